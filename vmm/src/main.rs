@@ -1,0 +1,3 @@
+//! `runcvm-vmm`: boots a directory as a microVM.
+
+fn main() {}
