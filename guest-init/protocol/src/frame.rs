@@ -65,11 +65,15 @@ pub fn read<T: DeserializeOwned>(stream: &mut impl Read) -> Result<Option<T>, Fr
 #[derive(Debug, Default)]
 pub struct Decoder {
     bytes: Vec<u8>,
+    /// Where the messages that were not taken yet begin in `bytes`.
+    start: usize,
 }
 
 impl Decoder {
     /// Takes bytes that arrived.
     pub fn feed(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.start);
+        self.start = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -79,18 +83,21 @@ impl Decoder {
         let Some(len) = self.announced()? else {
             return Ok(None);
         };
-        if self.bytes.len() < 4 + len {
+        let Some(message) = self.pending().get(4..4 + len) else {
             return Ok(None);
-        }
-        let message =
-            postcard::from_bytes(&self.bytes[4..4 + len]).map_err(FrameError::Malformed)?;
-        self.bytes.drain(..4 + len);
+        };
+        let message = postcard::from_bytes(message).map_err(FrameError::Malformed)?;
+        self.start += 4 + len;
         Ok(Some(message))
     }
 
     /// Nothing of a further message has arrived.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.pending().is_empty()
+    }
+
+    fn pending(&self) -> &[u8] {
+        &self.bytes[self.start..]
     }
 
     /// Bytes that must still arrive before [`Self::next`] can get on; at least 1.
@@ -99,11 +106,11 @@ impl Decoder {
             Ok(Some(len)) => 4 + len,
             _ => 4,
         };
-        whole.saturating_sub(self.bytes.len()).max(1)
+        whole.saturating_sub(self.pending().len()).max(1)
     }
 
     fn announced(&self) -> Result<Option<usize>, FrameError> {
-        let Some(prefix) = self.bytes.first_chunk::<4>() else {
+        let Some(prefix) = self.pending().first_chunk::<4>() else {
             return Ok(None);
         };
         let len = u32::from_le_bytes(*prefix) as usize;

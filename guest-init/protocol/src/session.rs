@@ -43,6 +43,10 @@ pub enum ToGuest {
     Resize(WindowSize),
     /// Send the process this signal (Linux x86-64 number).
     Signal(u8),
+    /// Nobody reads this output stream any more: the guest closes its end, so that a process
+    /// that writes to it gets `EPIPE`, and sends nothing more of it but `OutputEnd`. Does
+    /// nothing to a terminal.
+    OutputClosed(Output),
 }
 
 /// From the guest to the host.
