@@ -12,6 +12,14 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::GuestMemory;
 
+#[allow(dead_code)]
+mod buffers;
+pub mod rng;
+#[cfg(test)]
+#[allow(dead_code)]
+pub(crate) mod testing;
+#[allow(dead_code)]
+mod vring;
 pub mod worker;
 
 /// Device types (§5).
@@ -79,6 +87,21 @@ impl Activation {
     /// Whether the feature bit numbered `bit` was negotiated.
     pub fn has(&self, bit: u32) -> bool {
         self.features & (1 << bit) != 0
+    }
+
+    /// Takes the queues of a device that needs exactly `N`, numbered from 0.
+    fn take_queues<const N: usize>(&mut self) -> Result<[ActiveQueue; N], ActivateError> {
+        let queues = std::mem::take(&mut self.queues);
+        for index in 0..N {
+            if queues.get(index).map(|queue| usize::from(queue.index)) != Some(index) {
+                let missing = u16::try_from(index).expect("devices have few queues");
+                return Err(ActivateError::MissingQueue(missing));
+            }
+        }
+        let mut queues = queues.into_iter();
+        Ok(std::array::from_fn(|_| {
+            queues.next().expect("as many as were found")
+        }))
     }
 }
 
