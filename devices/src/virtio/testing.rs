@@ -74,7 +74,7 @@ impl Driver {
             GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_SIZE.try_into().unwrap())])
                 .unwrap(),
         );
-        let share = (MEMORY_SIZE - 0x1000) / sizes.len() as u64 & !0xfff;
+        let share = ((MEMORY_SIZE - 0x1000) / sizes.len() as u64) & !0xfff;
         let queues = sizes
             .iter()
             .enumerate()
