@@ -6,6 +6,7 @@
 
 pub mod bus;
 pub mod hypervisor;
+pub mod pci;
 pub mod virtio;
 
 use std::sync::Arc;

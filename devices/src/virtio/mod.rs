@@ -18,6 +18,7 @@ pub mod rng;
 #[cfg(test)]
 #[allow(dead_code)]
 pub(crate) mod testing;
+pub mod transport;
 #[allow(dead_code)]
 mod vring;
 pub mod worker;
