@@ -12,6 +12,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::GuestMemory;
 
+pub mod block;
 #[allow(dead_code)]
 mod buffers;
 pub mod rng;
@@ -115,6 +116,17 @@ pub struct ActiveQueue {
     pub queue: Queue,
     /// Signalled when the driver makes buffers available.
     pub kick: EventFd,
+}
+
+/// Fills `data` from `config` at `offset`; zeroes past its end.
+fn copy_config(config: &[u8], offset: u64, data: &mut [u8]) {
+    let rest = usize::try_from(offset)
+        .ok()
+        .and_then(|offset| config.get(offset..))
+        .unwrap_or_default();
+    let len = rest.len().min(data.len());
+    data[..len].copy_from_slice(&rest[..len]);
+    data[len..].fill(0);
 }
 
 /// How a device reaches its driver. Callable from any thread.
