@@ -1,1 +1,273 @@
-fn main() {}
+//! `runcvm-kernels`: the kernels that runcvm's machines boot.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use runcvm_kernels::import::{Import, ImportError, apt, deb, files};
+use runcvm_kernels::{Added, Bundle, BundleName, Prefix, Store, add};
+
+/// Manage the kernels that runcvm's machines boot
+#[derive(Debug, Parser)]
+#[command(name = "runcvm-kernels", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  runcvm-kernels add debian                      Debian's newest kernel, by apt
+  runcvm-kernels add debian-cloud --version 6.1  its smaller variant, of an older series
+  runcvm-kernels default debian-cloud            boot that from now on
+  runcvm-kernels list
+
+Kernels are in PREFIX/kernels, where PREFIX is $RUNCVM_HOME, else where runcvm is installed.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Add a kernel
+    Add(AddArgs),
+    /// List the kernels
+    List,
+    /// Show what a kernel is made of and what it can do
+    #[command(after_help = "Examples:\n  runcvm-kernels show debian\n  \
+        runcvm-kernels show debian/6.12.117+deb12-amd64 --json")]
+    Show {
+        /// DISTRIBUTION or DISTRIBUTION/VERSION; the default if absent
+        name: Option<String>,
+        /// Print its manifest as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare kernels with what was installed
+    Verify {
+        /// DISTRIBUTION or DISTRIBUTION/VERSION; all if absent
+        name: Option<String>,
+    },
+    /// Remove a kernel
+    #[command(after_help = "Example:\n  runcvm-kernels remove debian/6.12.117+deb12-amd64")]
+    Remove {
+        /// DISTRIBUTION/VERSION
+        name: BundleName,
+    },
+    /// Show or choose the kernel that machines boot if none is named
+    #[command(after_help = "Examples:\n  \
+        runcvm-kernels default                                prints it\n  \
+        runcvm-kernels default debian                         always its newest\n  \
+        runcvm-kernels default debian/6.12.117+deb12-amd64    this very one")]
+    Default {
+        /// DISTRIBUTION for its newest, or DISTRIBUTION/VERSION
+        name: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  runcvm-kernels add debian
+  runcvm-kernels add debian --version 6.12.117+deb12-amd64
+  runcvm-kernels add --deb linux-image-6.12.117+deb12-amd64_6.12.117-1_amd64.deb
+  runcvm-kernels add --vmlinuz arch/x86/boot/bzImage --modules out/lib/modules/6.12.9 \\
+      --config .config --name own/6.12.9")]
+#[group(id = "input", required = true, multiple = false, args = ["distribution", "deb", "vmlinuz"])]
+struct AddArgs {
+    /// Whose newest kernel to download with the host's apt: 6.12 if it has it, else 6.1
+    distribution: Option<Distribution>,
+    /// Only a kernel of this release or series, such as 6.12.117+deb12-amd64 or 6.1
+    #[arg(long, requires = "distribution")]
+    version: Option<String>,
+    /// Debian packages that together hold a kernel
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    deb: Vec<PathBuf>,
+    /// A kernel image: a bzImage or an ELF vmlinux
+    #[arg(long, value_name = "FILE", requires_all = ["modules", "name"])]
+    vmlinuz: Option<PathBuf>,
+    /// Its modules: a directory lib/modules/RELEASE, or one that holds it
+    #[arg(long, value_name = "DIR", requires = "vmlinuz")]
+    modules: Option<PathBuf>,
+    /// Its configuration
+    #[arg(long, value_name = "FILE", requires = "vmlinuz")]
+    config: Option<PathBuf>,
+    /// What to call it, instead of debian/RELEASE
+    #[arg(long, value_name = "DISTRIBUTION/VERSION")]
+    name: Option<BundleName>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Distribution {
+    /// The kernel for all hardware
+    Debian,
+    /// The kernel for virtual machines: smaller, but without displays
+    DebianCloud,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command, &Store::new(&Prefix::find())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("runcvm-kernels: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command, store: &Store) -> Result<()> {
+    match command {
+        Command::Add(args) => add_kernel(store, &args),
+        Command::List => list(store),
+        Command::Show { name, json } => show(&store.resolve(name.as_deref())?, json),
+        Command::Verify { name } => verify(store, name.as_deref()),
+        Command::Remove { name } => {
+            store.remove(&name)?;
+            println!("Removed {name}");
+            Ok(())
+        }
+        Command::Default { name: None } => {
+            let bundle = store.resolve(None)?;
+            println!("{}/{}", bundle.name, bundle.version);
+            Ok(())
+        }
+        Command::Default { name: Some(name) } => {
+            let bundle = store.set_default(&name)?;
+            println!("The default is {}/{}", bundle.name, bundle.version);
+            Ok(())
+        }
+    }
+}
+
+fn add_kernel(store: &Store, args: &AddArgs) -> Result<()> {
+    let name = args.name.as_ref();
+    if let Some(distribution) = args.distribution {
+        return add_from_apt(store, distribution, args.version.as_deref(), name);
+    }
+    match (&args.vmlinuz, &args.modules) {
+        (Some(vmlinuz), Some(modules)) => {
+            let config = args.config.as_deref();
+            add_import(store, name, |import| {
+                files::copy(vmlinuz, modules, config, import)
+            })
+        }
+        _ => add_packages(store, name, &args.deb),
+    }
+}
+
+fn add_packages(store: &Store, name: Option<&BundleName>, packages: &[PathBuf]) -> Result<()> {
+    add_import(store, name, |import| {
+        packages
+            .iter()
+            .try_for_each(|path| deb::unpack(path, import))
+    })
+}
+
+fn add_from_apt(
+    store: &Store,
+    distribution: Distribution,
+    version: Option<&str>,
+    name: Option<&BundleName>,
+) -> Result<()> {
+    let (flavour, own_name) = match distribution {
+        Distribution::Debian => ("amd64", "debian"),
+        Distribution::DebianCloud => ("cloud-amd64", "debian-cloud"),
+    };
+    let candidate = apt::find(flavour, version)?;
+    let name = match name {
+        Some(name) => name.clone(),
+        None => BundleName::new(own_name, &candidate.release)?,
+    };
+    let installed = store.resolve(Some(&name.to_string())).ok();
+    if let Some(installed) = installed
+        && matches!(&installed.manifest.source[..], [s] if s.sha256 == candidate.sha256)
+        && store.verify(&installed).is_ok()
+    {
+        report(&Added::Unchanged(name));
+        return Ok(());
+    }
+    let megabytes = candidate.size.div_ceil(1_000_000);
+    eprintln!("Downloading {} ({megabytes} MB)", candidate.package);
+    let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let package = apt::download(&candidate, dir.path())?;
+    add_packages(store, Some(&name), &[package])
+}
+
+fn add_import(
+    store: &Store,
+    name: Option<&BundleName>,
+    unpack: impl FnOnce(&mut Import) -> Result<(), ImportError>,
+) -> Result<()> {
+    let added = add(store, name, unpack, &mut |step| eprintln!("{step}"))?;
+    report(&added);
+    Ok(())
+}
+
+fn report(added: &Added) {
+    match added {
+        Added::New(name) => println!("Added {name}"),
+        Added::Replaced(name) => println!("Replaced {name}"),
+        Added::Unchanged(name) => println!("{name} is already installed"),
+    }
+}
+
+fn list(store: &Store) -> Result<()> {
+    let default = store.default_name();
+    let mut last = String::new();
+    for name in store.names()? {
+        let is_latest = last != name.distribution;
+        last.clone_from(&name.distribution);
+        let mut marks = Vec::new();
+        if is_latest {
+            marks.push("latest");
+        }
+        if default.as_ref() == Some(&name) {
+            marks.push("default");
+        }
+        let marks = marks.join(", ");
+        println!("{}", format!("{:<48} {marks}", name.to_string()).trim_end());
+    }
+    Ok(())
+}
+
+fn show(bundle: &Bundle, json: bool) -> Result<()> {
+    let manifest = &bundle.manifest;
+    if json {
+        println!("{}", serde_json::to_string_pretty(manifest)?);
+        return Ok(());
+    }
+    let line = |label: &str, value: &str| println!("{label:<10} {value}");
+    let path = |label: &str, path: &Path| line(label, &path.display().to_string());
+    line("name", &format!("{}/{}", bundle.name, bundle.version));
+    line("release", &manifest.release);
+    for source in &manifest.source {
+        let version = source.version.as_deref().unwrap_or_default();
+        line("source", format!("{} {version}", source.name).trim_end());
+    }
+    path("vmlinux", &bundle.vmlinux);
+    path("modules", &bundle.modules);
+    for (part, modules) in &manifest.boot {
+        let name = |path: &String| Path::new(path).file_stem().map(|s| s.display().to_string());
+        let names: Vec<_> = modules.iter().filter_map(name).collect();
+        let part = serde_json::to_value(part)?;
+        let label = format!("boot {}", part.as_str().unwrap_or_default());
+        line(&label, &names.join(" "));
+    }
+    for (feature, support) in &manifest.features {
+        let support = serde_json::to_value(support)?;
+        let text = format!("{feature:<16} {}", support.as_str().unwrap_or_default());
+        line("feature", &text);
+    }
+    Ok(())
+}
+
+fn verify(store: &Store, name: Option<&str>) -> Result<()> {
+    let bundles = match name {
+        Some(name) => vec![store.resolve(Some(name))?],
+        None => store.list()?,
+    };
+    for bundle in bundles {
+        store.verify(&bundle)?;
+        println!("{}/{} is as installed", bundle.name, bundle.version);
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! Kernel images: from what a distribution ships to an ELF vmlinux.
+//!
+//! A bzImage is a real-mode part with the setup header, then a protected-mode part that
+//! holds the compressed vmlinux, whose place and length the header gives. Sources: Linux,
+//! `Documentation/arch/x86/boot.rst` (protocol 2.08 and later); `arch/x86/boot/header.S`.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::compression::{DecompressError, Format};
+use crate::digest;
+
+/// Greatest size of an image and of the vmlinux in it, in bytes.
+const MAX_SIZE: usize = 1 << 30;
+
+/// Why there is no vmlinux to be had.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    /// The file is no kernel image.
+    #[error("{} is not a Linux kernel: {reason}", .path.display())]
+    NotAKernel { path: PathBuf, reason: NotAKernel },
+    /// The file could not be read.
+    #[error("cannot read the kernel {}", .0.display())]
+    Read(PathBuf, #[source] io::Error),
+    /// The cache could not be written.
+    #[error("cannot write {}", .0.display())]
+    Write(PathBuf, #[source] io::Error),
+}
+
+/// Why bytes are no kernel image.
+#[derive(Debug, Error)]
+pub enum NotAKernel {
+    /// It has neither magic number.
+    #[error("it is neither an ELF file nor a bzImage")]
+    UnknownFormat,
+    /// It is larger than any kernel.
+    #[error("it is larger than {MAX_SIZE} bytes")]
+    TooLarge,
+    /// A bzImage from before 2008.
+    #[error("its boot protocol {}.{:02} is older than 2.08", .0 >> 8, .0 & 0xff)]
+    OldProtocol(u16),
+    /// The setup header points outside of the file.
+    #[error("its setup header places the kernel outside of the file")]
+    BadPayload,
+    /// The compressed kernel could not be decompressed.
+    #[error(transparent)]
+    Compression(#[from] DecompressError),
+    /// Another length came out than the image says.
+    #[error("its kernel has {found} bytes but should have {expected}")]
+    WrongLength { found: usize, expected: usize },
+    /// What is in the bzImage is no ELF file.
+    #[error("what its bzImage holds is not an ELF file")]
+    NotElf,
+    /// An ELF file, but not for this machine.
+    #[error("it is not an ELF executable for x86-64")]
+    OtherMachine,
+    /// An ELF file that is cut short or has no segments.
+    #[error("its ELF program headers are damaged")]
+    BadElf,
+}
+
+/// The path of an uncompressed ELF vmlinux for `image`, a bzImage or an ELF vmlinux: the file
+/// itself, or a file in `cache` that is named by the image's content and made if it is not
+/// there.
+pub fn vmlinux_of(image: &Path, cache: &Path) -> Result<PathBuf, ImageError> {
+    let read = |e| ImageError::Read(image.into(), e);
+    let file = File::open(image).map_err(read)?;
+    if !file.metadata().map_err(read)?.is_file() {
+        return Err(read(io::Error::other("it is not a regular file")));
+    }
+    let mut magic = Vec::new();
+    (&file).take(4).read_to_end(&mut magic).map_err(read)?;
+    if magic == ELF_MAGIC {
+        let mut head = magic;
+        file.take(64 * 1024 - 4)
+            .read_to_end(&mut head)
+            .map_err(read)?;
+        check_elf(&head).map_err(not_a_kernel(image))?;
+        return Ok(image.into());
+    }
+    let bytes = read_image(image)?;
+    let dir = cache.join("vmlinux");
+    let path = dir.join(digest::of_bytes(&bytes));
+    if !path.exists() {
+        let vmlinux = extract(&bytes).map_err(not_a_kernel(image))?;
+        write_atomically(&dir, &path, &vmlinux).map_err(|e| ImageError::Write(path.clone(), e))?;
+    }
+    Ok(path)
+}
+
+/// The content of an image file.
+pub(crate) fn read_image(path: &Path) -> Result<Vec<u8>, ImageError> {
+    let read = |e| ImageError::Read(path.into(), e);
+    let mut bytes = Vec::new();
+    let limit = MAX_SIZE as u64 + 1;
+    let file = File::open(path).map_err(read)?;
+    file.take(limit).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() > MAX_SIZE {
+        return Err(not_a_kernel(path)(NotAKernel::TooLarge));
+    }
+    Ok(bytes)
+}
+
+pub(crate) fn not_a_kernel(path: &Path) -> impl FnOnce(NotAKernel) -> ImageError {
+    let path = path.into();
+    |reason| ImageError::NotAKernel { path, reason }
+}
+
+/// The ELF vmlinux in the image `bytes`.
+pub(crate) fn extract(bytes: &[u8]) -> Result<Vec<u8>, NotAKernel> {
+    if bytes.starts_with(&ELF_MAGIC) {
+        check_elf(bytes)?;
+        return Ok(bytes.to_vec());
+    }
+    let payload = SetupHeader::parse(bytes)?.payload(bytes)?;
+    let format = Format::detect(payload)?;
+    let vmlinux = match format {
+        Format::None => payload.to_vec(),
+        // The build appends the length that comes out; gzip's own trailer ends with it.
+        _ => {
+            let (data, len) = payload
+                .split_last_chunk::<4>()
+                .ok_or(NotAKernel::BadPayload)?;
+            let expected = u32::from_le_bytes(*len) as usize;
+            if expected > MAX_SIZE {
+                return Err(NotAKernel::TooLarge);
+            }
+            let data = if format == Format::Gzip {
+                payload
+            } else {
+                data
+            };
+            let vmlinux = format.decompress(data, expected)?;
+            let found = vmlinux.len();
+            if found != expected {
+                return Err(NotAKernel::WrongLength { found, expected });
+            }
+            vmlinux
+        }
+    };
+    if !vmlinux.starts_with(&ELF_MAGIC) {
+        return Err(NotAKernel::NotElf);
+    }
+    check_elf(&vmlinux)?;
+    Ok(vmlinux)
+}
+
+/// The release (`uname -r`) that a bzImage says it is.
+pub(crate) fn release(bytes: &[u8]) -> Option<&str> {
+    let header = SetupHeader::parse(bytes).ok()?;
+    let start = usize::from(header.kernel_version).checked_add(0x200)?;
+    let text = bytes.get(start..bytes.len().min(start + 256))?;
+    let end = text.iter().position(|&c| c == b' ' || c == 0)?;
+    std::str::from_utf8(&text[..end])
+        .ok()
+        .filter(|r| !r.is_empty())
+}
+
+/// What we need of the setup header.
+struct SetupHeader {
+    setup_sects: u8,
+    kernel_version: u16,
+    payload_offset: u32,
+    payload_length: u32,
+}
+
+impl SetupHeader {
+    fn parse(bytes: &[u8]) -> Result<Self, NotAKernel> {
+        let half = |at| field(bytes, at).map(u16::from_le_bytes);
+        let word = |at| field(bytes, at).map(u32::from_le_bytes);
+        if half(0x1fe) != Some(0xaa55) || field(bytes, 0x202) != Some(*b"HdrS") {
+            return Err(NotAKernel::UnknownFormat);
+        }
+        let version = half(0x206).ok_or(NotAKernel::UnknownFormat)?;
+        if version < 0x208 {
+            return Err(NotAKernel::OldProtocol(version));
+        }
+        let read = || {
+            Some(Self {
+                setup_sects: *bytes.get(0x1f1)?,
+                kernel_version: half(0x20e)?,
+                payload_offset: word(0x248)?,
+                payload_length: word(0x24c)?,
+            })
+        };
+        read().ok_or(NotAKernel::BadPayload)
+    }
+
+    fn payload<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], NotAKernel> {
+        // 0 means 4, for the sake of old loaders.
+        let sectors = match self.setup_sects {
+            0 => 4,
+            n => usize::from(n),
+        };
+        let start = (sectors + 1) * 512 + self.payload_offset as usize;
+        let end = start + self.payload_length as usize;
+        bytes.get(start..end).ok_or(NotAKernel::BadPayload)
+    }
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
+
+/// `bytes` begin an ELF-64 executable for x86-64 with program headers (System V ABI, "Object
+/// Files").
+fn check_elf(bytes: &[u8]) -> Result<(), NotAKernel> {
+    let half = |at| field(bytes, at).map(u16::from_le_bytes);
+    let class_and_data = field::<2>(bytes, 4);
+    let executable = matches!(half(16), Some(2 | 3));
+    if class_and_data != Some([2, 1]) || !executable || half(18) != Some(62) {
+        return Err(NotAKernel::OtherMachine);
+    }
+    let table = || {
+        let start = usize::try_from(u64::from_le_bytes(field(bytes, 32)?)).ok()?;
+        let (size, count) = (half(54)?, half(56)?);
+        let len = usize::from(size) * usize::from(count);
+        (size == 56 && count > 0).then_some(())?;
+        bytes.get(start..start.checked_add(len)?)
+    };
+    table().map(|_| ()).ok_or(NotAKernel::BadElf)
+}
+
+/// Writes a file that is whole as soon as it can be seen.
+fn write_atomically(dir: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let mut file = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(dir)?;
+    file.write_all(content)?;
+    file.as_file().sync_data()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "image_test.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,168 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::compression::tests::compress;
+
+/// An ELF header and one program header, then `filler` bytes.
+pub(crate) fn tiny_elf(filler: usize) -> Vec<u8> {
+    let mut elf = vec![0; 64 + 56 + filler];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[16] = 2;
+    elf[18] = 62;
+    elf[32] = 64;
+    elf[54] = 56;
+    elf[56] = 1;
+    for (i, byte) in elf[120..].iter_mut().enumerate() {
+        *byte = u8::try_from(i % 251).unwrap();
+    }
+    elf
+}
+
+/// A bzImage that holds `payload`.
+pub(crate) fn bz_image(payload: &[u8], release: &str) -> Vec<u8> {
+    const SETUP_SECTORS: u8 = 3;
+    const OFFSET: u32 = 100;
+    let mut image = vec![0; (usize::from(SETUP_SECTORS) + 1) * 512];
+    image[0x1f1] = SETUP_SECTORS;
+    image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    image[0x202..0x206].copy_from_slice(b"HdrS");
+    image[0x206..0x208].copy_from_slice(&0x20f_u16.to_le_bytes());
+    image[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+    image[0x248..0x24c].copy_from_slice(&OFFSET.to_le_bytes());
+    let len = u32::try_from(payload.len()).unwrap();
+    image[0x24c..0x250].copy_from_slice(&len.to_le_bytes());
+    let text = format!("{release} (builder) #1 SMP");
+    image[0x300..0x300 + text.len()].copy_from_slice(text.as_bytes());
+    image.resize(image.len() + OFFSET as usize, 0xcc);
+    image.extend(payload);
+    image.extend([0xcc; 64]);
+    image
+}
+
+/// What the kernel's build puts into a bzImage.
+pub(crate) fn payload(format: Format, vmlinux: &[u8]) -> Vec<u8> {
+    let mut payload = compress(format, vmlinux);
+    if !matches!(format, Format::Gzip | Format::None) {
+        payload.extend(u32::try_from(vmlinux.len()).unwrap().to_le_bytes());
+    }
+    payload
+}
+
+const FORMATS: [Format; 5] = [
+    Format::Gzip,
+    Format::Xz,
+    Format::Lz4,
+    Format::Zstd,
+    Format::None,
+];
+
+#[test]
+fn every_compression_gives_the_same_vmlinux_back() {
+    let elf = tiny_elf(100_000);
+    for format in FORMATS {
+        let image = bz_image(&payload(format, &elf), "6.12.0-test");
+        assert!(extract(&image).unwrap() == elf, "{format:?}");
+        assert_eq!(release(&image), Some("6.12.0-test"));
+    }
+    assert!(extract(&elf).unwrap() == elf);
+}
+
+#[test]
+fn the_cache_is_filled_once_and_an_elf_file_is_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    let elf = tiny_elf(1000);
+    let image = dir.path().join("vmlinuz");
+    fs::write(&image, bz_image(&payload(Format::Zstd, &elf), "1")).unwrap();
+    let first = vmlinux_of(&image, &cache).unwrap();
+    assert!(fs::read(&first).unwrap() == elf);
+    let made = fs::metadata(&first).unwrap().modified().unwrap();
+    assert_eq!(vmlinux_of(&image, &cache).unwrap(), first);
+    assert_eq!(fs::metadata(&first).unwrap().modified().unwrap(), made);
+    assert_eq!(fs::read_dir(first.parent().unwrap()).unwrap().count(), 1);
+    assert_eq!(vmlinux_of(&first, &cache).unwrap(), first);
+}
+
+#[test]
+fn what_is_no_kernel_is_said_in_one_sentence() {
+    let elf = tiny_elf(1000);
+    let good = bz_image(&payload(Format::Xz, &elf), "1");
+    let changed = |change: fn(&mut Vec<u8>)| {
+        let mut image = good.clone();
+        change(&mut image);
+        image
+    };
+    let mut arm = elf.clone();
+    arm[18] = 183;
+    let mut long = payload(Format::Xz, &elf);
+    let len = long.len();
+    long[len - 4..].copy_from_slice(&5000_u32.to_le_bytes());
+    let mut short = payload(Format::Xz, &elf);
+    short[len - 4..].copy_from_slice(&10_u32.to_le_bytes());
+    let cases = [
+        (Vec::new(), "neither an ELF file nor a bzImage"),
+        (b"#!/bin/sh\n".to_vec(), "neither an ELF file nor a bzImage"),
+        (good[..0x203].to_vec(), "neither an ELF file nor a bzImage"),
+        (changed(|i| i[0x206] = 6), "boot protocol 2.06 is older"),
+        (changed(|i| i[0x24f] = 0xff), "outside of the file"),
+        (changed(|i| i.truncate(i.len() - 65)), "outside of the file"),
+        (changed(|i| i[2190] ^= 0xff), "xz data are damaged"),
+        (bz_image(b"BZh91AY&SY", "1"), "compressed with bzip2"),
+        (bz_image(&[0x5d, 0, 0, 0], "1"), "compressed with lzma"),
+        (bz_image(b"\x89LZO\x00", "1"), "compressed with lzo"),
+        (bz_image(b"hello", "1"), "not an ELF file"),
+        (
+            bz_image(&payload(Format::Gzip, b"hello"), "1"),
+            "not an ELF file",
+        ),
+        (bz_image(&long, "1"), "has 1120 bytes but should have 5000"),
+        (bz_image(&short, "1"), "more than 10 bytes"),
+        (arm, "not an ELF executable for x86-64"),
+        (elf[..100].to_vec(), "program headers are damaged"),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    for (bytes, expected) in cases {
+        fs::write(&path, bytes).unwrap();
+        let result = vmlinux_of(&path, dir.path());
+        let error = result.expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(error.contains("image is not a Linux kernel: "), "{error}");
+    }
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "nothing cached"
+    );
+    let error = vmlinux_of(dir.path(), dir.path()).unwrap_err();
+    assert!(error.to_string().starts_with("cannot read the kernel"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
+        let _ = extract(&bytes);
+        let _ = release(&bytes);
+    }
+
+    #[test]
+    fn arbitrary_headers_and_payloads_never_panic(
+        header in proptest::collection::vec(any::<u8>(), 0x60),
+        format in proptest::sample::select(&FORMATS[..]),
+        filler in 0..2000_usize,
+        at in any::<proptest::sample::Index>(),
+        value in any::<u8>(),
+        keep_header in any::<bool>(),
+    ) {
+        let mut image = bz_image(&payload(format, &tiny_elf(filler)), "1");
+        if !keep_header {
+            image[0x208..0x268].copy_from_slice(&header);
+        }
+        let at = at.index(image.len());
+        image[at] = value;
+        let _ = extract(&image);
+        let _ = release(&image);
+    }
+}

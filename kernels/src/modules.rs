@@ -1,0 +1,164 @@
+//! A tree of kernel modules: `lib/modules/RELEASE` of a package.
+//!
+//! Packages come without an index of dependencies; distributions make it with `depmod` at
+//! installation. So do we: the guest's modprobe needs all of its indexes.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use thiserror::Error;
+
+use crate::compression::{DecompressError, Format};
+use crate::features::Support;
+
+/// Greatest size of a module that is loaded at boot, in bytes.
+const MAX_MODULE: usize = 64 << 20;
+
+/// Why a tree of modules is of no use.
+#[derive(Debug, Error)]
+pub enum ModuleError {
+    /// `depmod` is not installed.
+    #[error("depmod is needed to index the modules, but is not installed (package kmod)")]
+    NoDepmod,
+    /// `depmod` failed.
+    #[error("depmod could not index the modules: {0}")]
+    Depmod(String),
+    /// A file of the tree could not be read.
+    #[error("cannot read {}", .0.display())]
+    Read(PathBuf, #[source] io::Error),
+    /// A module could not be decompressed.
+    #[error("the module {0} is damaged")]
+    Damaged(String, #[source] DecompressError),
+    /// A module is no ELF file.
+    #[error("the module {0} is damaged: it is not an ELF file")]
+    NotElf(String),
+}
+
+/// A tree of modules.
+#[derive(Debug)]
+pub(crate) struct ModuleTree {
+    root: PathBuf,
+    /// Path below the root and names of dependencies, by name.
+    modules: HashMap<String, (String, Vec<String>)>,
+    built_in: HashSet<String>,
+}
+
+impl ModuleTree {
+    /// Indexes `base/lib/modules/RELEASE` with `depmod`, and reads it.
+    pub(crate) fn index(base: &Path, release: &str) -> Result<Self, ModuleError> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut directories: Vec<_> = std::env::split_paths(&path).collect();
+        directories.extend(["/usr/sbin".into(), "/sbin".into()]);
+        let depmod = directories
+            .iter()
+            .map(|dir| dir.join("depmod"))
+            .find(|path| path.is_file())
+            .ok_or(ModuleError::NoDepmod)?;
+        let output = Command::new(depmod)
+            .arg("-b")
+            .arg(base)
+            .arg(release)
+            .output()
+            .map_err(|e| ModuleError::Depmod(e.to_string()))?;
+        if !output.status.success() {
+            let message = String::from_utf8_lossy(&output.stderr);
+            let last = message.trim().lines().last();
+            let what = last.map_or_else(|| output.status.to_string(), Into::into);
+            return Err(ModuleError::Depmod(what));
+        }
+        Self::read_index(base.join("lib/modules").join(release))
+    }
+
+    fn read_index(root: PathBuf) -> Result<Self, ModuleError> {
+        let read = |file: &str| {
+            let path = root.join(file);
+            fs::read_to_string(&path).map_err(|e| ModuleError::Read(path, e))
+        };
+        let modules = parse_dependencies(&read("modules.dep")?);
+        // A kernel that was built without module support has no such list.
+        let built_in = read("modules.builtin").unwrap_or_default();
+        let built_in = built_in.lines().map(name_of).collect();
+        Ok(Self {
+            root,
+            modules,
+            built_in,
+        })
+    }
+
+    /// How a kernel with this tree supports what the module `name` does.
+    pub(crate) fn support(&self, name: &str) -> Support {
+        if self.modules.contains_key(name) {
+            Support::Module
+        } else if self.built_in.contains(name) {
+            Support::BuiltIn
+        } else {
+            Support::Absent
+        }
+    }
+
+    /// Names of these modules, as far as they are in the tree, and of all that they depend
+    /// on, each after its dependencies.
+    pub(crate) fn load_order(&self, names: &[&str]) -> Vec<String> {
+        let mut order = Vec::new();
+        let mut seen = HashSet::new();
+        for name in names {
+            self.visit(name, &mut seen, &mut order);
+        }
+        order
+    }
+
+    fn visit<'a>(&'a self, name: &'a str, seen: &mut HashSet<&'a str>, order: &mut Vec<String>) {
+        let Some((_, dependencies)) = self.modules.get(name) else {
+            return;
+        };
+        if seen.insert(name) {
+            for dependency in dependencies {
+                self.visit(dependency, seen, order);
+            }
+            order.push(name.into());
+        }
+    }
+
+    /// The content of a module of the tree, decompressed.
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>, ModuleError> {
+        let relative = self.modules.get(name).map_or("", |(path, _)| path);
+        let path = self.root.join(relative);
+        let bytes = fs::read(&path).map_err(|e| ModuleError::Read(path, e))?;
+        let damaged = |e| ModuleError::Damaged(name.into(), e);
+        let format = Format::detect(&bytes).map_err(damaged)?;
+        let module = format.decompress(&bytes, MAX_MODULE).map_err(damaged)?;
+        if !module.starts_with(b"\x7fELF") {
+            return Err(ModuleError::NotElf(name.into()));
+        }
+        Ok(module)
+    }
+}
+
+/// Reads a `modules.dep`: lines of `path: dependency dependency…`, all paths below the root.
+fn parse_dependencies(text: &str) -> HashMap<String, (String, Vec<String>)> {
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    let inside = lines.filter(|(path, _)| {
+        Path::new(path)
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)))
+    });
+    let entries = inside.map(|(path, dependencies)| {
+        let dependencies = dependencies.split_whitespace().map(name_of).collect();
+        (name_of(path), (path.into(), dependencies))
+    });
+    entries.collect()
+}
+
+/// The name of the module at a path: its hyphens are underscores to the kernel.
+fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let name = file.split('.').next().unwrap_or(file);
+    name.replace('-', "_")
+}
+
+#[cfg(test)]
+#[path = "modules_test.rs"]
+pub(crate) mod tests;
