@@ -1,1 +1,29 @@
-fn main() {}
+//! `runcvm-bench`: measures runcvm beside other monitors, with the same guest, in turn.
+
+mod boot;
+mod monitor;
+mod stats;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Measure runcvm beside other monitors
+#[derive(Debug, Parser)]
+#[command(version)]
+enum Command {
+    Boot(boot::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Boot(options) => boot::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("runcvm-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
