@@ -77,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let bundle = Store::new(&Prefix::find()).resolve(options.kernel.as_deref())?;
     let scratch = tempfile::tempdir()?;
     let initramfs = scratch.path().join("initramfs");
-    std::fs::write(&initramfs, initramfs_with(&init_program()?)?)?;
+    std::fs::write(&initramfs, initramfs_with(&init_program()?))?;
     let guest = Guest {
         kernel: bundle.vmlinux,
         initramfs,
@@ -142,10 +142,10 @@ fn init_program() -> Result<Vec<u8>> {
     std::fs::read(&path).with_context(|| format!("{} could not be read", path.display()))
 }
 
-fn initramfs_with(init: &[u8]) -> Result<Vec<u8>> {
-    let mut archive = runcvm_kernels::cpio::Writer::new(Vec::new());
-    archive.file("init", 0o755, init)?;
-    Ok(archive.finish()?)
+fn initramfs_with(init: &[u8]) -> Vec<u8> {
+    let mut archive = runcvm_kernels::cpio::Writer::default();
+    archive.file("init", 0o755, init);
+    archive.finish()
 }
 
 fn boot(monitor: &dyn Monitor, guest: &Guest) -> Result<Times> {

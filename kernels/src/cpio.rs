@@ -3,7 +3,7 @@
 
 /// Puts an archive together.
 #[derive(Debug, Default)]
-pub(crate) struct Writer {
+pub struct Writer {
     bytes: Vec<u8>,
     entries: u32,
 }
@@ -13,7 +13,7 @@ const REGULAR: u32 = 0o100_000;
 
 impl Writer {
     /// Adds a directory. The kernel makes no parents by itself.
-    pub(crate) fn directory(&mut self, path: &str) {
+    pub fn directory(&mut self, path: &str) {
         self.entry(path, DIRECTORY | 0o755, 2, &[]);
     }
 
@@ -21,12 +21,12 @@ impl Writer {
     ///
     /// # Panics
     /// If `content` has 4 GiB or more.
-    pub(crate) fn file(&mut self, path: &str, permissions: u32, content: &[u8]) {
+    pub fn file(&mut self, path: &str, permissions: u32, content: &[u8]) {
         self.entry(path, REGULAR | permissions, 1, content);
     }
 
     /// The whole archive, a multiple of 4 bytes long.
-    pub(crate) fn finish(mut self) -> Vec<u8> {
+    pub fn finish(mut self) -> Vec<u8> {
         self.entries = 0;
         self.header("TRAILER!!!", 0, 0, 1, 0);
         self.bytes

@@ -9,7 +9,7 @@
 pub mod add;
 pub mod boot;
 mod compression;
-mod cpio;
+pub mod cpio;
 mod digest;
 pub mod features;
 pub mod image;
