@@ -6,6 +6,8 @@
 
 pub mod bus;
 pub mod hypervisor;
+pub mod legacy;
+mod output;
 pub mod pci;
 pub mod virtio;
 

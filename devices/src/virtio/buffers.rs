@@ -130,10 +130,7 @@ impl<'m> Buffers<'m> {
             return None;
         }
         let mut array = [0; N];
-        let mut filled = 0;
-        for slice in self.take_front(N as u64).slices {
-            filled += slice.copy_to(&mut array[filled..]);
-        }
+        self.take_front(N as u64).copy_to(&mut array);
         Some(array)
     }
 
@@ -148,15 +145,17 @@ impl<'m> Buffers<'m> {
         written
     }
 
-    /// Copies everything out, and takes nothing away.
-    pub(crate) fn to_vec(&self) -> Vec<u8> {
-        let mut data = Vec::new();
+    /// Copies from the front as much as `data` holds, and takes nothing away. Returns how
+    /// much there was.
+    pub(crate) fn copy_to(&self, data: &mut [u8]) -> usize {
+        let mut filled = 0;
         for slice in &self.slices {
-            let start = data.len();
-            data.resize(start + slice.len(), 0);
-            slice.copy_to(&mut data[start..]);
+            if filled == data.len() {
+                break;
+            }
+            filled += slice.copy_to(&mut data[filled..]);
         }
-        data
+        filled
     }
 
     /// Adds those of the buffers that fit in one call to `iovecs`.

@@ -15,6 +15,7 @@ use crate::GuestMemory;
 pub mod block;
 #[allow(dead_code)]
 mod buffers;
+pub mod console;
 pub mod rng;
 #[cfg(test)]
 #[allow(dead_code)]

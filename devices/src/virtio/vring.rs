@@ -43,8 +43,11 @@ impl Vring {
         }
     }
 
-    /// Watches for kicks, as events with `token`.
+    /// Watches for kicks, as events with `token`. The first comes at once: what the driver
+    /// made available before DRIVER_OK is served too, whether or not it kicks again.
     pub(crate) fn watch(&self, ops: &mut EventOps, token: u32) {
+        // Fails only when the counter is full, and then a kick is pending.
+        let _ = self.kick.write(1);
         let events = Events::with_data(&self.kick, token, EventSet::IN);
         ops.add(events).expect("an eventfd can be watched");
     }

@@ -46,7 +46,10 @@ fn buffers_are_split_by_direction() {
             |_, split| {
                 let (mut readable, mut writable) = split.unwrap();
                 assert_eq!((readable.len(), writable.len()), (5, 7));
-                assert_eq!(readable.to_vec(), b"abcde");
+                let mut front = [0; 4];
+                assert_eq!(readable.copy_to(&mut front), 4);
+                assert_eq!(&front, b"abcd");
+                assert_eq!(readable.copy_to(&mut [0; 9]), 5);
                 assert_eq!(readable.read_array(), Some(*b"abc"));
                 assert_eq!(readable.read_array::<3>(), None);
                 assert_eq!(readable.read_array(), Some(*b"de"));

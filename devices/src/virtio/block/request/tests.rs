@@ -20,7 +20,11 @@ enum Outline {
 fn outline(request: Request) -> Outline {
     match request {
         Request::Read { sector, data } => Outline::Read(sector, data.len()),
-        Request::Write { sector, data } => Outline::Write(sector, data.to_vec()),
+        Request::Write { sector, data } => {
+            let mut bytes = vec![0; usize::try_from(data.len()).unwrap()];
+            data.copy_to(&mut bytes);
+            Outline::Write(sector, bytes)
+        }
         Request::Flush => Outline::Flush,
         Request::Id { data } => Outline::Id(data.len()),
         Request::Discard { ranges } => Outline::Discard(ranges),
