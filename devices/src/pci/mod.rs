@@ -5,6 +5,8 @@ mod access;
 mod config;
 mod msix;
 mod root;
+#[cfg(test)]
+mod tests;
 
 pub use access::{ConfigPorts, ECAM_SIZE, Ecam, PORTS_BASE, PORTS_LEN};
 pub(crate) use config::{ConfigSpace, Identity};

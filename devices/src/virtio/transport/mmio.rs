@@ -247,3 +247,6 @@ impl TransportInterrupt for LineInterrupt {
         self.raised.store(0, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

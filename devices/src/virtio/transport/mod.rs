@@ -4,6 +4,10 @@
 pub mod mmio;
 pub mod pci;
 mod state;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use crate::bus::BusDevice;
 

@@ -3,6 +3,8 @@
 mod common;
 mod identity;
 mod interrupt;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
@@ -37,6 +39,9 @@ const NOTIFY_MULTIPLIER: u32 = 4;
 const MAX_QUEUES: u16 = 255;
 
 /// A device as a PCI function: its configuration space, and the BAR as a [`BusDevice`].
+///
+/// Of its locks, that of the interrupt may be taken with either other one held; the other two
+/// are never held together.
 pub struct VirtioPci {
     state: Mutex<DeviceState<MsixInterrupt>>,
     interrupt: Arc<MsixInterrupt>,
