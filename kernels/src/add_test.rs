@@ -1,1 +1,121 @@
+use tempfile::TempDir;
 
+use super::*;
+use crate::compression::Format;
+use crate::image::tests::{bz_image, payload, tiny_elf};
+use crate::import::deb;
+use crate::import::deb::tests::{CONTROL, package};
+use crate::prefix::Prefix;
+
+const CONFIG: &str = "CONFIG_X86_64=y\nCONFIG_ACPI=y\nCONFIG_BLK_DEV_INITRD=y\n\
+    CONFIG_BINFMT_ELF=y\nCONFIG_DEVTMPFS=y\nCONFIG_PROC_FS=y\nCONFIG_SYSFS=y\nCONFIG_TMPFS=y\n\
+    CONFIG_PID_NS=y\nCONFIG_UNIX98_PTYS=y\nCONFIG_UNIX=y\nCONFIG_FUSE_FS=y\n\
+    CONFIG_VIRTIO_FS=y\nCONFIG_VSOCKETS=y\nCONFIG_VIRTIO_VSOCKETS=y\nCONFIG_VIRTIO_MMIO=y\n";
+
+struct Fixture {
+    dir: TempDir,
+    store: Store,
+    steps: Vec<String>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&Prefix::new(dir.path().join("prefix")));
+        let steps = Vec::new();
+        Self { dir, store, steps }
+    }
+
+    fn add(&mut self, release: &str, config: &str) -> Result<Added, AddError> {
+        let image = bz_image(&payload(Format::Zstd, &tiny_elf(100)), release);
+        self.add_image(&image, config)
+    }
+
+    fn add_image(&mut self, image: &[u8], config: &str) -> Result<Added, AddError> {
+        let files: &[(&str, &[u8])] = &[
+            ("./boot/vmlinuz-1.0-amd64", image),
+            ("./boot/config-1.0-amd64", config.as_bytes()),
+            ("./lib/modules/1.0-amd64/modules.order", b""),
+            ("./lib/modules/1.0-amd64/modules.builtin", b""),
+        ];
+        let path = self.dir.path().join("p.deb");
+        fs::write(&path, package(CONTROL, files, Format::Xz)).unwrap();
+        let unpack = |import: &mut Import| deb::unpack(&path, import);
+        let steps = &mut self.steps;
+        add(&self.store, None, unpack, &mut |step| {
+            steps.push(step.into())
+        })
+    }
+
+    /// What is in the store, besides its lock.
+    fn entries(&self) -> usize {
+        self.store.path().read_dir().unwrap().count() - 1
+    }
+}
+
+#[test]
+fn a_package_becomes_a_bundle_once() {
+    let mut fixture = Fixture::new();
+    let name: BundleName = "debian/1.0-amd64".parse().unwrap();
+    assert_eq!(
+        fixture.add("1.0-amd64", CONFIG).unwrap(),
+        Added::New(name.clone())
+    );
+    let steps = [
+        "Unpacking",
+        "Extracting vmlinux",
+        "Indexing modules",
+        "Making the initramfs",
+    ];
+    assert_eq!(fixture.steps, steps);
+
+    let bundle = fixture.store.resolve(None).unwrap();
+    fixture.store.verify(&bundle).unwrap();
+    assert!(fs::read(&bundle.vmlinux).unwrap() == tiny_elf(100));
+    assert!(bundle.modules.join("modules.dep").is_file());
+    assert!(!bundle.path.join("vmlinuz").exists());
+    assert_eq!(bundle.manifest.release, "1.0-amd64");
+    assert_eq!(bundle.manifest.source[0].name, "linux-image-1-amd64");
+    assert!(bundle.manifest.missing.contains(&"virtio-net".to_owned()));
+    assert!(bundle.initramfs(&[crate::Part::Net]).is_err());
+    assert!(bundle.initramfs(&[crate::Part::Mmio]).is_ok());
+
+    assert_eq!(
+        fixture.add("1.0-amd64", CONFIG).unwrap(),
+        Added::Unchanged(name.clone())
+    );
+    let more = format!("{CONFIG}CONFIG_SMP=y\n");
+    assert_eq!(
+        fixture.add("1.0-amd64", &more).unwrap(),
+        Added::Replaced(name.clone())
+    );
+    fs::write(&bundle.vmlinux, "damaged").unwrap();
+    assert_eq!(
+        fixture.add("1.0-amd64", &more).unwrap(),
+        Added::Replaced(name)
+    );
+    fixture
+        .store
+        .verify(&fixture.store.resolve(None).unwrap())
+        .unwrap();
+    assert_eq!(fixture.entries(), 2, "the distribution and the default");
+}
+
+#[test]
+fn what_cannot_be_used_leaves_nothing_behind() {
+    let mut fixture = Fixture::new();
+    let config = CONFIG
+        .replace("CONFIG_VIRTIO_FS=y", "")
+        .replace("CONFIG_VSOCKETS=y", "");
+    assert_eq!(
+        fixture.add("1.0-amd64", &config).unwrap_err().to_string(),
+        "the kernel 1.0-amd64 cannot be used, because it has no virtiofs, no vsock"
+    );
+    assert_eq!(
+        fixture.add("2.0-amd64", CONFIG).unwrap_err().to_string(),
+        "the kernel image is of release 2.0-amd64, but the modules are of 1.0-amd64"
+    );
+    let error = fixture.add_image(b"hello", CONFIG).unwrap_err().to_string();
+    assert!(error.contains("is not a Linux kernel"), "{error}");
+    assert_eq!(fixture.entries(), 0);
+}

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use runcvm_kernels::import::{Import, ImportError, apt, deb, files};
 use runcvm_kernels::{Added, Bundle, BundleName, Prefix, Store, add};
 
@@ -71,12 +71,13 @@ Examples:
   runcvm-kernels add --deb linux-image-6.12.117+deb12-amd64_6.12.117-1_amd64.deb
   runcvm-kernels add --vmlinuz arch/x86/boot/bzImage --modules out/lib/modules/6.12.9 \\
       --config .config --name own/6.12.9")]
-#[group(id = "input", required = true, multiple = false, args = ["distribution", "deb", "vmlinuz"])]
+#[command(group = ArgGroup::new("input").required(true).args(["distribution", "deb", "vmlinuz"]))]
+#[group(skip)]
 struct AddArgs {
     /// Whose newest kernel to download with the host's apt: 6.12 if it has it, else 6.1
     distribution: Option<Distribution>,
     /// Only a kernel of this release or series, such as 6.12.117+deb12-amd64 or 6.1
-    #[arg(long, requires = "distribution")]
+    #[arg(long, requires = "distribution", conflicts_with_all = ["deb", "vmlinuz"])]
     version: Option<String>,
     /// Debian packages that together hold a kernel
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -85,10 +86,10 @@ struct AddArgs {
     #[arg(long, value_name = "FILE", requires_all = ["modules", "name"])]
     vmlinuz: Option<PathBuf>,
     /// Its modules: a directory lib/modules/RELEASE, or one that holds it
-    #[arg(long, value_name = "DIR", requires = "vmlinuz")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["distribution", "deb"])]
     modules: Option<PathBuf>,
     /// Its configuration
-    #[arg(long, value_name = "FILE", requires = "vmlinuz")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["distribution", "deb"])]
     config: Option<PathBuf>,
     /// What to call it, instead of debian/RELEASE
     #[arg(long, value_name = "DISTRIBUTION/VERSION")]
@@ -270,4 +271,49 @@ fn verify(store: &Store, name: Option<&str>) -> Result<()> {
         println!("{}/{} is as installed", bundle.name, bundle.version);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_kernel_comes_from_one_place() {
+        let accepts = |line: &str| {
+            let words = line.split_whitespace();
+            Cli::try_parse_from(["runcvm-kernels", "add"].into_iter().chain(words)).is_ok()
+        };
+        for good in [
+            "debian",
+            "debian-cloud --version 6.1",
+            "debian --name own/1",
+            "--deb a.deb b.deb",
+            "--vmlinuz v --modules m --name own/1",
+            "--vmlinuz v --modules m --config c --name own/1",
+        ] {
+            assert!(accepts(good), "{good}");
+        }
+        for bad in [
+            "",
+            "arch",
+            "--version 6.1",
+            "debian --deb a.deb",
+            "--deb a.deb --version 6.1",
+            "--vmlinuz v --modules m",
+            "--vmlinuz v --name own/1",
+            "--modules m --name own/1",
+            "--deb a.deb --config c",
+            "debian --config c",
+            "debian --name ../x",
+        ] {
+            assert!(!accepts(bad), "{bad}");
+        }
+    }
 }

@@ -1,1 +1,92 @@
+use proptest::prelude::*;
+use tempfile::TempDir;
 
+use super::*;
+use crate::compression::tests::compress;
+
+/// A tree of modules with dependencies, and of names of what is built in.
+pub(crate) fn tree(modules: &[(&str, &[&str])], built_in: &[&str]) -> (TempDir, ModuleTree) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("kernel")).unwrap();
+    let mut index = String::new();
+    for (name, dependencies) in modules {
+        let dependencies = dependencies.iter().map(|d| format!(" kernel/{d}.ko.xz"));
+        index += &format!("kernel/{name}.ko.xz:{}\n", dependencies.collect::<String>());
+        let content = compress(Format::Xz, format!("\x7fELF {name}").as_bytes());
+        fs::write(dir.path().join(format!("kernel/{name}.ko.xz")), content).unwrap();
+    }
+    let built_in: String = built_in
+        .iter()
+        .map(|m| format!("kernel/x/{m}.ko\n"))
+        .collect();
+    fs::write(dir.path().join("modules.dep"), index).unwrap();
+    fs::write(dir.path().join("modules.builtin"), built_in).unwrap();
+    let tree = ModuleTree::read_index(dir.path().into()).unwrap();
+    (dir, tree)
+}
+
+#[test]
+fn dependencies_are_loaded_first_and_once() {
+    let (_dir, tree) = tree(
+        &[
+            ("virtio", &[]),
+            ("virtio_ring", &["virtio"]),
+            (
+                "virtio_net",
+                &["net_failover", "failover", "virtio_ring", "virtio"],
+            ),
+            ("net_failover", &["failover"]),
+            ("failover", &[]),
+            ("virtio-rng", &["virtio", "virtio_ring"]),
+        ],
+        &["virtiofs"],
+    );
+    let order = tree.load_order(&["virtio_rng", "virtiofs", "virtio_net", "nonexistent"]);
+    assert_eq!(
+        order,
+        [
+            "virtio",
+            "virtio_ring",
+            "virtio_rng",
+            "failover",
+            "net_failover",
+            "virtio_net"
+        ]
+    );
+    assert_eq!(tree.support("virtiofs"), Support::BuiltIn);
+    assert_eq!(tree.support("virtio_rng"), Support::Module);
+    assert_eq!(tree.support("nonexistent"), Support::Absent);
+    assert_eq!(tree.read("virtio_rng").unwrap(), b"\x7fELF virtio-rng");
+}
+
+#[test]
+fn a_cycle_of_dependencies_ends() {
+    let (_dir, tree) = tree(&[("a", &["b"]), ("b", &["a"])], &[]);
+    assert_eq!(tree.load_order(&["a"]), ["b", "a"]);
+}
+
+#[test]
+fn paths_that_lead_out_of_the_tree_are_left_out() {
+    let index = "../../etc/passwd.ko:\n/etc/shadow.ko:\nkernel/a.ko:\n";
+    let modules = parse_dependencies(index);
+    assert_eq!(modules.keys().collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn damaged_modules_are_named() {
+    let (dir, tree) = tree(&[("a", &[]), ("b", &[])], &[]);
+    fs::write(dir.path().join("kernel/a.ko.xz"), "hello").unwrap();
+    let whole = fs::read(dir.path().join("kernel/b.ko.xz")).unwrap();
+    fs::write(dir.path().join("kernel/b.ko.xz"), &whole[..20]).unwrap();
+    let error = |name| tree.read(name).unwrap_err().to_string();
+    assert_eq!(error("a"), "the module a is damaged: it is not an ELF file");
+    assert_eq!(error("b"), "the module b is damaged");
+}
+
+proptest! {
+    #[test]
+    fn any_index_is_read(text in ".{0,200}", lines in proptest::collection::vec("[a-z./: -]{0,20}", 0..20)) {
+        parse_dependencies(&text);
+        parse_dependencies(&lines.join("\n"));
+    }
+}

@@ -121,6 +121,8 @@ fn unpack_data(path: &Path, part: &mut impl Read, import: &mut Import) -> Result
             io::copy(&mut entry, &mut file).map_err(read)?;
         }
     }
+    // The checksums are at the very end.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(read)?;
     Ok(())
 }
 
