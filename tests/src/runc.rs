@@ -1,0 +1,163 @@
+//! The same under a plain container runtime, as docker would ask for it. What docker itself
+//! decides, such as status 126 and 127, is not here: runc says 1.
+
+use std::ops::Deref;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::case::Case;
+use crate::process::{Output, Running};
+use crate::rootfs::{Rootfs, scratch};
+use crate::users;
+
+/// The host's name inside.
+pub(crate) const HOSTNAME: &str = "box";
+
+/// Docker's default capabilities.
+const CAPABILITIES: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+/// A container in the background; also a [`Running`]. Dropping it kills it.
+#[derive(Debug)]
+pub struct RunningContainer {
+    running: Option<Running>,
+    id: String,
+    _bundle: TempDir,
+    _rootfs: Rootfs,
+}
+
+impl RunningContainer {
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(mut self) -> Output {
+        self.running.take().expect("taken only here").wait()
+    }
+
+    /// Another command in it.
+    #[track_caller]
+    pub fn exec(&self, case: &Case) -> Output {
+        let bundle = scratch();
+        let process = bundle.path().join("process.json");
+        write(&process, &self::process(case, &self._rootfs));
+        let mut command = Command::new("runc");
+        command
+            .args(["exec", "--process"])
+            .arg(&process)
+            .arg(&self.id);
+        case.spawn(command).wait()
+    }
+}
+
+impl Deref for RunningContainer {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        self.running.as_ref().expect("taken only by wait")
+    }
+}
+
+impl Drop for RunningContainer {
+    fn drop(&mut self) {
+        if self.running.is_some() {
+            let _ = Command::new("runc")
+                .args(["delete", "--force", &self.id])
+                .output();
+        }
+    }
+}
+
+pub(crate) fn start(case: &Case, rootfs: &Rootfs) -> RunningContainer {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let id = format!("runcvm-test-{}-{count}", std::process::id());
+    let bundle = scratch();
+    write(&bundle.path().join("config.json"), &config(case, rootfs));
+    let mut command = Command::new("runc");
+    command
+        .arg("run")
+        .arg("--bundle")
+        .arg(bundle.path())
+        .arg(&id);
+    let running = Some(case.spawn(command));
+    RunningContainer {
+        running,
+        id,
+        _bundle: bundle,
+        _rootfs: rootfs.clone(),
+    }
+}
+
+fn write(path: &std::path::Path, value: &Value) {
+    std::fs::write(path, value.to_string()).expect("the scratch directory can be written");
+}
+
+/// `process` of the OCI runtime specification's `config.json`.
+fn process(case: &Case, rootfs: &Rootfs) -> Value {
+    let text = |text: &std::ffi::OsString| -> String {
+        text.to_str()
+            .expect("JSON carries only UTF-8; runc cannot be asked for this")
+            .to_owned()
+    };
+    let identity = users::resolve(rootfs.path(), &case.user);
+    let env: Vec<_> = case
+        .env
+        .iter()
+        .map(|(name, value)| format!("{}={}", text(name), text(value)))
+        .collect();
+    json!({
+        "terminal": case.terminal.is_some(),
+        "user": { "uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups },
+        "args": case.args.iter().map(text).collect::<Vec<_>>(),
+        "env": env,
+        "cwd": text(&case.cwd),
+        "capabilities": {
+            "bounding": CAPABILITIES,
+            "effective": CAPABILITIES,
+            "permitted": CAPABILITIES,
+        },
+        "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 1_048_576, "hard": 1_048_576 }],
+    })
+}
+
+/// The whole `config.json`, with the mounts and namespaces that docker gives a container.
+fn config(case: &Case, rootfs: &Rootfs) -> Value {
+    let mount = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
+    let namespaces =
+        ["mount", "network", "uts", "pid", "ipc", "cgroup"].map(|kind| json!({ "type": kind }));
+    json!({
+        "ociVersion": "1.0.2",
+        "process": process(case, rootfs),
+        "root": { "path": rootfs.path() },
+        "hostname": HOSTNAME,
+        "mounts": [
+            mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+            mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount("/dev/pts", "devpts",
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            mount("/sys/fs/cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev"]),
+            mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+            mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]),
+        ],
+        "linux": {
+            "namespaces": namespaces,
+        },
+    })
+}

@@ -1,0 +1,132 @@
+//! Machines of `runcvm-vmm`.
+
+use std::ffi::OsStr;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::invocation::Invocation;
+use crate::process::{Output, Running};
+use crate::project::{binary, home};
+use crate::rootfs::Rootfs;
+
+/// A machine to be started: `runcvm-vmm run --rootfs DIR`.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    invocation: Invocation,
+    name: String,
+}
+
+impl Vm {
+    /// A machine over this root filesystem, with a name of its own.
+    pub fn new(rootfs: &Rootfs) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test-{}-{count}", std::process::id());
+        let invocation = vmm("run")
+            .args(["--name", &name, "--rootfs"])
+            .args([rootfs.path()])
+            .keep(rootfs.clone());
+        Self { invocation, name }
+    }
+
+    /// A machine over a private copy of the test root filesystem.
+    pub fn rootfs() -> Self {
+        Self::new(&Rootfs::private())
+    }
+
+    /// Adds options of `runcvm-vmm run`.
+    #[must_use]
+    pub fn args(self, options: impl IntoIterator<Item: AsRef<OsStr>>) -> Self {
+        self.map(|invocation| invocation.args(options))
+    }
+
+    /// See [`Invocation::timeout`].
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.map(|invocation| invocation.timeout(timeout))
+    }
+
+    /// See [`Invocation::stdin`].
+    #[must_use]
+    pub fn stdin(self) -> Self {
+        self.map(Invocation::stdin)
+    }
+
+    /// See [`Invocation::feed`].
+    #[must_use]
+    pub fn feed(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.map(|invocation| invocation.feed(bytes))
+    }
+
+    /// See [`Invocation::terminal`].
+    #[must_use]
+    pub fn terminal(self, rows: u16, columns: u16) -> Self {
+        self.map(|invocation| invocation.terminal(rows, columns))
+    }
+
+    /// Boots it, runs the command in it to its end.
+    #[track_caller]
+    pub fn run(&self, command: impl IntoIterator<Item: AsRef<OsStr>>) -> Output {
+        self.invocation.run(command)
+    }
+
+    /// Boots it in the background.
+    pub fn start(&self, command: impl IntoIterator<Item: AsRef<OsStr>>) -> RunningVm {
+        let running = self.invocation.start(command);
+        RunningVm {
+            running,
+            name: self.name.clone(),
+            _invocation: self.invocation.clone(),
+        }
+    }
+
+    fn map(self, change: impl FnOnce(Invocation) -> Invocation) -> Self {
+        Self {
+            invocation: change(self.invocation),
+            name: self.name,
+        }
+    }
+}
+
+/// A machine in the background; also a [`Running`]. Dropping it kills it.
+#[derive(Debug)]
+pub struct RunningVm {
+    running: Running,
+    name: String,
+    /// It keeps the root filesystem until the machine is gone.
+    _invocation: Invocation,
+}
+
+impl RunningVm {
+    /// Its name, for `runcvm-vmm exec` and others.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Another command in it: `vm.exec().args(["-u", "user"]).run(["id"])`.
+    pub fn exec(&self) -> Invocation {
+        vmm("exec").operand(&self.name)
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(self) -> Output {
+        self.running.wait()
+    }
+}
+
+impl Deref for RunningVm {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
+}
+
+/// `runcvm-vmm VERB` of the development prefix.
+pub(crate) fn vmm(verb: &str) -> Invocation {
+    Invocation::new(binary("runcvm-vmm"))
+        .env("RUNCVM_HOME", home())
+        .args([verb])
+}
