@@ -31,7 +31,7 @@ pub(crate) enum ChainError {
 
 /// Buffers of one direction, in order, as one stretch of bytes. What is taken from the front
 /// is gone.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Buffers<'m> {
     slices: VecDeque<VolatileSlice<'m>>,
     len: u64,

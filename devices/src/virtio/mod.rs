@@ -16,6 +16,7 @@ pub mod block;
 #[allow(dead_code)]
 mod buffers;
 pub mod console;
+pub mod fs;
 pub mod rng;
 #[cfg(test)]
 #[allow(dead_code)]
@@ -23,6 +24,7 @@ pub(crate) mod testing;
 pub mod transport;
 #[allow(dead_code)]
 mod vring;
+pub mod vsock;
 pub mod worker;
 
 /// Device types (§5).

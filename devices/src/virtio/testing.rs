@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{Activation, ActiveQueue, Interrupt, VirtioDevice};
@@ -70,10 +70,7 @@ pub(crate) struct Driver {
 impl Driver {
     /// Lays out queues of `sizes` entries, and negotiates `features`.
     pub(crate) fn new(sizes: &[u16], features: u64) -> Self {
-        let memory: GuestMemory = Arc::new(
-            GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_SIZE.try_into().unwrap())])
-                .unwrap(),
-        );
+        let memory = Arc::new(shared_memory());
         let share = ((MEMORY_SIZE - 0x1000) / sizes.len() as u64) & !0xfff;
         let queues = sizes
             .iter()
@@ -118,6 +115,15 @@ impl Driver {
             .unwrap();
         data
     }
+}
+
+/// Guest memory in a file, so that it can be shared with another process.
+fn shared_memory() -> GuestMemoryMmap {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(MEMORY_SIZE).unwrap();
+    let size = MEMORY_SIZE.try_into().unwrap();
+    let file = FileOffset::new(file, 0);
+    GuestMemoryMmap::from_ranges_with_files([(GuestAddress(0), size, Some(file))]).unwrap()
 }
 
 /// The driver's side of one virtqueue.
