@@ -81,7 +81,10 @@ impl Stream {
             }
         }
         if !data.is_empty() {
-            self.unwritten.extend(data.to_vec());
+            let len = usize::try_from(data.len()).expect("bounded by the credit");
+            let mut rest = vec![0; len];
+            data.copy_to(&mut rest);
+            self.unwritten.extend(rest);
         }
         Ok(())
     }
