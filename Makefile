@@ -1,0 +1,62 @@
+# What to type when working on runcvm. Everything is made below target/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+LAB := $(CURDIR)/tests/lab/run
+KERNELS := RUNCVM_HOME=target/runcvm target/runcvm/bin/runcvm-kernels
+SCRIPTS := install .ci/run packaging/setup tests/demo/run tests/lab/prepare tests/lab/run tests/rootfs/build
+
+# One suite of tests/tests, and only its tests whose names contain this.
+SUITE ?= *
+TEST ?=
+# Seconds that a suite may take in the lab, boot included.
+SUITE_TIMEOUT ?= 900
+# Cases of each property test.
+CASES ?= 20000
+
+.PHONY: help setup build demo test unit e2e lint install fuzz
+
+help: ## show this
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@echo
+	@echo 'make e2e SUITE=boot TEST=writes runs the tests of tests/tests/boot.rs with "writes" in their names.'
+	@echo 'Without hardware KVM, e2e and demo run in an emulated machine: tests/lab/README.md.'
+
+setup: ## install Debian packages, build virtiofsd, lay out target/runcvm
+	packaging/setup
+
+build: setup ## build the release binaries and fetch a kernel
+	cargo build --release --workspace --exclude runcvm-tests
+	$(KERNELS) default >/dev/null 2>&1 || $(KERNELS) add debian
+
+demo: build ## boot a small Debian and look around in it
+	tests/demo/run
+
+test: unit e2e ## everything
+
+unit: setup ## the tests that need neither root nor KVM
+	cargo test --workspace --exclude runcvm-tests
+	cargo test -p runcvm-tests --lib
+
+e2e: build ## the suites that boot machines
+	tests/rootfs/build
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='$(LAB) --timeout $(SUITE_TIMEOUT) --' \
+		RUST_TEST_THREADS=$${RUST_TEST_THREADS:-2} \
+		cargo test --release -p runcvm-tests --no-fail-fast --test '$(SUITE)' -- $(TEST)
+
+lint: ## formatting, clippy, shellcheck, and dependencies if cargo-deny is installed
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	if command -v shellcheck >/dev/null; then \
+		shellcheck $(SCRIPTS) && shellcheck --shell sh tests/lab/guest/*; \
+	else echo 'shellcheck is not installed: scripts are not checked'; fi
+	if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
+	else echo 'cargo-deny is not installed: dependencies are not checked'; fi
+
+install: ## install to /opt/runcvm, or to PREFIX=…
+	./install $(PREFIX)
+
+fuzz: ## property tests with many more cases: CASES=20000
+	PROPTEST_CASES=$(CASES) cargo test --release --workspace --exclude runcvm-tests
