@@ -6,7 +6,7 @@
 //! ever buffers more than a window.
 //!
 //! ```text
-//! workload:  guest → Hello, Started, Output…, OutputEnd…, Exited      host → Stdin…, …
+//! workload:  guest → Hello, [OnConsole], Started, Output…, OutputEnd…, Exited      host → Stdin…, …
 //! exec:      host → Start; guest → Started | Failed, Output…, OutputEnd…, Exited
 //! ```
 //! `Exited` is last: all output was sent before it.
@@ -70,6 +70,9 @@ pub enum ToHost {
     /// The process ended. Last; on the workload's session filesystems are synced by now and
     /// the machine may be switched off.
     Exited(ExitStatus),
+    /// The process has the console hvc0 for its streams, not this session: an init system
+    /// that is the machine's PID 1. Before `Started`.
+    OnConsole,
 }
 
 /// How a process ended.
