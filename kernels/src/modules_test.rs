@@ -83,6 +83,25 @@ fn damaged_modules_are_named() {
     assert_eq!(error("b"), "the module b is damaged");
 }
 
+#[test]
+fn a_signature_is_taken_off() {
+    let signed = |length: u8| {
+        let mut module = b"\x7fELF module".to_vec();
+        module.extend([0xaa; 30]);
+        module.extend([0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, length]);
+        module.extend(b"~Module signature appended~\n");
+        module
+    };
+    assert_eq!(unsigned_length(&signed(30)), b"\x7fELF module".len());
+    assert_eq!(
+        unsigned_length(&signed(200)),
+        signed(200).len(),
+        "nonsense stays"
+    );
+    assert_eq!(unsigned_length(b"~Module signature appended~\n"), 28);
+    assert_eq!(unsigned_length(b"\x7fELF"), 4);
+}
+
 proptest! {
     #[test]
     fn any_index_is_read(text in ".{0,200}", lines in proptest::collection::vec("[a-z./: -]{0,20}", 0..20)) {
