@@ -12,8 +12,11 @@ use vm_memory::{GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
 use super::vring::Chain;
 
 /// The most descriptors that a chain may have. A chain must not be longer than its queue
-/// (§2.7.5.3.1), and no queue of ours is larger; it is also the most that one call takes.
-const MAX_DESCRIPTORS: usize = libc::UIO_MAXIOV as usize;
+/// (§2.7.5.3.1), and no queue of ours is larger.
+const MAX_DESCRIPTORS: usize = 1024;
+
+/// The most buffers that one system call takes.
+pub(crate) const MAX_IOVECS: usize = libc::UIO_MAXIOV as usize;
 
 /// Why a chain cannot be used.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -137,12 +140,7 @@ impl<'m> Buffers<'m> {
     /// Copies `data` to the front, and takes as much away; what does not fit is left out.
     /// Returns how much did.
     pub(crate) fn write(&mut self, data: &[u8]) -> usize {
-        let mut written = 0;
-        for slice in self.take_front(data.len() as u64).slices {
-            slice.copy_from(&data[written..]);
-            written += slice.len();
-        }
-        written
+        self.take_front(data.len() as u64).copy_from(data)
     }
 
     /// Copies from the front as much as `data` holds, and takes nothing away. Returns how
@@ -158,18 +156,40 @@ impl<'m> Buffers<'m> {
         filled
     }
 
-    /// Adds those of the buffers that fit in one call to `iovecs`.
-    pub(crate) fn push_iovecs(&self, iovecs: &mut Vec<libc::iovec>) {
-        let room = MAX_DESCRIPTORS.saturating_sub(iovecs.len());
-        iovecs.extend(self.slices.iter().take(room).map(|slice| libc::iovec {
-            iov_base: slice.ptr_guard_mut().as_ptr().cast(),
-            iov_len: slice.len(),
-        }));
+    /// Copies as much of `data` to the front as there is room for, and takes nothing away.
+    /// Returns how much that was.
+    pub(crate) fn copy_from(&self, data: &[u8]) -> usize {
+        let mut rest = data;
+        for slice in &self.slices {
+            slice.copy_from(rest);
+            rest = &rest[slice.len().min(rest.len())..];
+        }
+        data.len() - rest.len()
+    }
+
+    /// Adds the first of the buffers to `iovecs`, which grows to no more than `limit`.
+    /// Returns how many bytes they hold.
+    pub(crate) fn push_iovecs(&self, iovecs: &mut Vec<libc::iovec>, limit: usize) -> usize {
+        let room = limit.saturating_sub(iovecs.len());
+        let mut len = 0;
+        for slice in self.slices.iter().take(room) {
+            len += slice.len();
+            iovecs.push(libc::iovec {
+                iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+                iov_len: slice.len(),
+            });
+        }
+        len
+    }
+
+    /// Whether one call takes all of the buffers.
+    pub(crate) fn fit_one_call(&self) -> bool {
+        self.slices.len() <= MAX_IOVECS
     }
 
     fn iovecs(&self) -> Vec<libc::iovec> {
-        let mut iovecs = Vec::with_capacity(self.slices.len().min(MAX_DESCRIPTORS));
-        self.push_iovecs(&mut iovecs);
+        let mut iovecs = Vec::with_capacity(self.slices.len().min(MAX_IOVECS));
+        self.push_iovecs(&mut iovecs, MAX_IOVECS);
         iovecs
     }
 
@@ -231,7 +251,7 @@ fn file_offset(offset: u64) -> io::Result<libc::off_t> {
 
 /// The number of `iovecs`, as system calls take it.
 pub(crate) fn count(iovecs: &[libc::iovec]) -> libc::c_int {
-    libc::c_int::try_from(iovecs.len()).expect("no more than UIO_MAXIOV and a few")
+    libc::c_int::try_from(iovecs.len()).expect("no more than UIO_MAXIOV")
 }
 
 /// Makes a system call that returns a length or -1, again for as long as signals interrupt it.

@@ -13,16 +13,15 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::GuestMemory;
 
 pub mod block;
-#[allow(dead_code)]
 mod buffers;
 pub mod console;
 pub mod fs;
+pub mod net;
 pub mod rng;
 #[cfg(test)]
 #[allow(dead_code)]
 pub(crate) mod testing;
 pub mod transport;
-#[allow(dead_code)]
 mod vring;
 pub mod vsock;
 pub mod worker;

@@ -2,13 +2,21 @@
 //! back, and each side is told only when the other wants to know.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use event_manager::{EventOps, EventSet, Events};
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{ActiveQueue, Interrupt};
+
+/// Bytes of the rings' headers and elements (§2.7.6, §2.7.8).
+const AVAIL_HEADER: u64 = 4;
+const AVAIL_ELEMENT: u64 = 2;
+const USED_HEADER: u64 = 4;
+const USED_ELEMENT: u64 = 8;
 
 /// A descriptor chain that the driver made available.
 pub(crate) type Chain<'m> = DescriptorChain<&'m GuestMemoryMmap>;
@@ -29,12 +37,15 @@ pub(crate) struct Vring {
     queue: Queue,
     kick: EventFd,
     interrupt: Arc<dyn Interrupt>,
+    /// Index of the used ring when the driver was last told of it.
+    told: u16,
     broken: bool,
 }
 
 impl Vring {
     pub(crate) fn new(active: ActiveQueue, interrupt: Arc<dyn Interrupt>) -> Self {
         Self {
+            told: active.queue.next_used(),
             index: active.index,
             queue: active.queue,
             kick: active.kick,
@@ -46,8 +57,7 @@ impl Vring {
     /// Watches for kicks, as events with `token`. The first comes at once: what the driver
     /// made available before DRIVER_OK is served too, whether or not it kicks again.
     pub(crate) fn watch(&self, ops: &mut EventOps, token: u32) {
-        // Fails only when the counter is full, and then a kick is pending.
-        let _ = self.kick.write(1);
+        self.kick_self();
         let events = Events::with_data(&self.kick, token, EventSet::IN);
         ops.add(events).expect("an eventfd can be watched");
     }
@@ -80,16 +90,10 @@ impl Vring {
         mut handle: impl FnMut(Chain<'m>) -> Served,
     ) -> Result<(), Error> {
         let mut budget = self.queue.size();
-        loop {
-            self.queue.disable_notification(memory)?;
-            while let Some(chain) = self.pop(memory)? {
-                if budget == 0 {
-                    self.undo_pop();
-                    // Fails only when the counter is full, and then a kick is pending.
-                    let _ = self.kick.write(1);
-                    return self.notify(memory);
-                }
-                budget -= 1;
+        self.ignore_kicks(memory)?;
+        while budget > 0 {
+            budget -= 1;
+            if let Some(chain) = self.pop(memory)? {
                 let head = chain.head_index();
                 match handle(chain) {
                     Served::Used(len) => self.add_used(memory, head, len)?,
@@ -98,12 +102,22 @@ impl Vring {
                         return self.notify(memory);
                     }
                 }
+                continue;
             }
             self.notify(memory)?;
             if !self.await_kick(memory)? {
                 return Ok(());
             }
+            self.ignore_kicks(memory)?;
         }
+        self.kick_self();
+        self.notify(memory)
+    }
+
+    /// Has this queue served once more, after what else there is to do.
+    pub(crate) fn kick_self(&self) {
+        // Fails only when the counter is full, and then a kick is pending.
+        let _ = self.kick.write(1);
     }
 
     /// The next available chain, if any.
@@ -132,18 +146,79 @@ impl Vring {
         self.queue.add_used(memory, head, len)
     }
 
-    /// Interrupts the driver if it wants to know of what was used since the last time.
+    /// Gives several chains back at once: the driver sees all of them or none, as it must
+    /// where they make up one packet.
+    pub(crate) fn add_used_together(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        used: &[(u16, u32)],
+    ) -> Result<(), Error> {
+        let Some((last, others)) = used.split_last() else {
+            return Ok(());
+        };
+        let mut next = self.queue.next_used();
+        for &(head, len) in others {
+            if head >= self.queue.size() {
+                return Err(Error::InvalidDescriptorIndex);
+            }
+            let slot = u64::from(next % self.queue.size());
+            let element = self.queue.used_ring() + USED_HEADER + slot * USED_ELEMENT;
+            let value = u64::from(len) << 32 | u64::from(head);
+            memory
+                .write_obj(value.to_le(), GuestAddress(element))
+                .map_err(Error::GuestMemory)?;
+            next = next.wrapping_add(1);
+        }
+        self.queue.set_next_used(next);
+        self.queue.add_used(memory, last.0, last.1)
+    }
+
+    /// Interrupts the driver if something was used since it was last told, and it wants to
+    /// know (§2.7.7). `Queue` has the like, but counts only what was used one by one, and
+    /// interrupts whenever it is asked to if there is no event index.
     pub(crate) fn notify(&mut self, memory: &GuestMemoryMmap) -> Result<(), Error> {
-        if self.queue.needs_notification(memory)? {
+        let used = self.queue.next_used();
+        let news = used.wrapping_sub(self.told);
+        if news == 0 {
+            return Ok(());
+        }
+        self.told = used;
+        // The driver says what it wants and then looks at the used ring; this end has to
+        // do it the other way round.
+        fence(Ordering::SeqCst);
+        let wanted = if self.queue.event_idx_enabled() {
+            let entries = AVAIL_ELEMENT * u64::from(self.queue.size());
+            let used_event = self.load(memory, self.queue.avail_ring() + AVAIL_HEADER + entries)?;
+            used.wrapping_sub(used_event).wrapping_sub(1) < news
+        } else {
+            let no_interrupt = u16::try_from(VRING_AVAIL_F_NO_INTERRUPT).expect("bit 0");
+            self.load(memory, self.queue.avail_ring())? & no_interrupt == 0
+        };
+        if wanted {
             self.interrupt.queue_used(self.index);
         }
         Ok(())
+    }
+
+    fn load(&self, memory: &GuestMemoryMmap, addr: u64) -> Result<u16, Error> {
+        memory
+            .load(GuestAddress(addr), Ordering::Relaxed)
+            .map(u16::from_le)
+            .map_err(Error::GuestMemory)
     }
 
     /// Asks for a kick when chains are made available. True if there are some already, for
     /// which no kick may come.
     pub(crate) fn await_kick(&mut self, memory: &GuestMemoryMmap) -> Result<bool, Error> {
         self.queue.enable_notification(memory)
+    }
+
+    /// How many chains the driver has made available, at most a ring full.
+    pub(crate) fn available(&self, memory: &GuestMemoryMmap) -> Result<usize, Error> {
+        let available = self.queue.avail_idx(memory, Ordering::Acquire)?;
+        Ok(usize::from(
+            available.0.wrapping_sub(self.queue.next_avail()),
+        ))
     }
 
     /// Asks for no kicks: the device will look by itself.
@@ -156,6 +231,11 @@ impl Vring {
         self.queue.size()
     }
 
+    /// Whether [`Self::fail`] was called.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// The driver broke the rings: tells it, and serves this queue no more until reset.
     pub(crate) fn fail(&mut self, error: &Error) {
         if !self.broken {
@@ -165,3 +245,6 @@ impl Vring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
