@@ -11,10 +11,10 @@ use crate::digest;
 use crate::features::{self, Config};
 use crate::image::{self, ImageError};
 use crate::import::{Import, ImportError};
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::modules::{ModuleError, ModuleTree};
 use crate::name::{BadName, BundleName};
-use crate::store::{Store, StoreError};
+use crate::store::{Bundle, Store, StoreError};
 
 /// What became of an addition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,7 @@ pub fn add(
     let existed = store.path_of(&name).exists();
     if existed
         && let Ok(old) = store.load(&name)
+        && is_current(&old)
         && old.manifest.source == import.source
         && store.verify(&old).is_ok()
     {
@@ -98,6 +99,11 @@ pub fn add(
     } else {
         Added::New(name)
     })
+}
+
+/// A bundle is as this version of runcvm would make it.
+pub fn is_current(bundle: &Bundle) -> bool {
+    bundle.manifest.format == manifest::FORMAT
 }
 
 /// Turns an import into a bundle, in place.
@@ -139,6 +145,7 @@ fn make(
     progress("Making the initramfs");
     let boot = boot::write_archives(&tree, &features, dir)?;
     let manifest = Manifest {
+        format: manifest::FORMAT,
         name: name.distribution.clone(),
         version: name.version.clone(),
         release: release.into(),

@@ -3,8 +3,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::compression::Format;
 use crate::image::tests::{bz_image, payload, tiny_elf};
-use crate::import::deb;
 use crate::import::deb::tests::{CONTROL, package};
+use crate::import::{deb, files};
 use crate::prefix::Prefix;
 
 const CONFIG: &str = "CONFIG_X86_64=y\nCONFIG_ACPI=y\nCONFIG_BLK_DEV_INITRD=y\n\
@@ -89,6 +89,15 @@ fn a_package_becomes_a_bundle_once() {
         fixture.add("1.0-amd64", &more).unwrap(),
         Added::Replaced(name.clone())
     );
+    let manifest = bundle.path.join("manifest.json");
+    let old = fs::read_to_string(&manifest)
+        .unwrap()
+        .replace("\"format\": 1", "\"format\": 0");
+    fs::write(&manifest, old).unwrap();
+    assert_eq!(
+        fixture.add("1.0-amd64", &more).unwrap(),
+        Added::Replaced(name.clone())
+    );
     fs::write(&bundle.vmlinux, "damaged").unwrap();
     assert_eq!(
         fixture.add("1.0-amd64", &more).unwrap(),
@@ -118,4 +127,39 @@ fn what_cannot_be_used_leaves_nothing_behind() {
     let error = fixture.add_image(b"hello", CONFIG).unwrap_err().to_string();
     assert!(error.contains("is not a Linux kernel"), "{error}");
     assert_eq!(fixture.entries(), 0);
+}
+
+#[test]
+fn files_of_a_build_become_a_bundle() {
+    let fixture = Fixture::new();
+    let dir = fixture.dir.path();
+    let tree = dir.join("out/lib/modules/1.0");
+    fs::create_dir_all(tree.join("kernel")).unwrap();
+    std::os::unix::fs::symlink("/etc", tree.join("build")).unwrap();
+    fs::write(tree.join("modules.order"), "").unwrap();
+    fs::write(tree.join("modules.builtin"), "kernel/fs/fuse/virtiofs.ko\n").unwrap();
+    let (vmlinux, config) = (dir.join("vmlinux"), dir.join(".config"));
+    fs::write(&vmlinux, tiny_elf(10)).unwrap();
+    fs::write(&config, CONFIG).unwrap();
+    let name: BundleName = "own/1".parse().unwrap();
+    for modules in ["out", "out/lib/modules", "out/lib/modules/1.0"] {
+        let copy =
+            |import: &mut Import| files::copy(&vmlinux, &dir.join(modules), Some(&config), import);
+        let added = add(&fixture.store, Some(&name), copy, &mut |_| {}).unwrap();
+        let first = modules == "out";
+        let expected = if first { Added::New } else { Added::Unchanged };
+        assert_eq!(added, expected(name.clone()), "{modules}");
+    }
+    let bundle = fixture.store.resolve(Some("own/1")).unwrap();
+    assert!(fs::read(&bundle.vmlinux).unwrap() == tiny_elf(10));
+    assert!(bundle.modules.ends_with("1.0") && !bundle.modules.join("build").exists());
+    assert_eq!(bundle.manifest.source.len(), 3);
+
+    fs::create_dir_all(dir.join("out/lib/modules/2.0/kernel")).unwrap();
+    let copy = |import: &mut Import| files::copy(&vmlinux, &dir.join("out"), None, import);
+    let error = add(&fixture.store, Some(&name), copy, &mut |_| {}).unwrap_err();
+    assert!(
+        error.to_string().contains("two kernels, 1.0 and 2.0"),
+        "{error}"
+    );
 }

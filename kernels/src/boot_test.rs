@@ -17,6 +17,7 @@ fn bundle(path: &Path, boot: BTreeMap<Part, Vec<String>>) -> Bundle {
         vmlinux: path.join("vmlinux"),
         modules: path.join("modules"),
         manifest: Manifest {
+            format: 0,
             name: "debian".into(),
             version: "1".into(),
             release: "1".into(),

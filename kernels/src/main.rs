@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use runcvm_kernels::add::is_current;
 use runcvm_kernels::import::{Import, ImportError, apt, deb, files};
 use runcvm_kernels::{Added, Bundle, BundleName, Prefix, Store, add};
 
@@ -180,6 +181,7 @@ fn add_from_apt(
     };
     let installed = store.resolve(Some(&name.to_string())).ok();
     if let Some(installed) = installed
+        && is_current(&installed)
         && matches!(&installed.manifest.source[..], [s] if s.sha256 == candidate.sha256)
         && store.verify(&installed).is_ok()
     {

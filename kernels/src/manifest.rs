@@ -7,9 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::boot::Part;
 use crate::features::Support;
 
+/// Changes whenever a bundle of the same source would be made differently.
+pub(crate) const FORMAT: u32 = 1;
+
 /// A bundle's manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
+    /// Version of the rules by which the bundle was made.
+    #[serde(default)]
+    pub format: u32,
     /// Distribution: the first part of the bundle's name.
     pub name: String,
     /// Version: the second part of the bundle's name.

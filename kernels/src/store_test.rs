@@ -29,6 +29,7 @@ fn install(store: &Store, text: &str) {
         ),
     ];
     let manifest = Manifest {
+        format: 0,
         name: name.distribution.clone(),
         version: name.version.clone(),
         release: "r".into(),
