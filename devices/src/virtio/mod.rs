@@ -19,7 +19,6 @@ pub mod fs;
 pub mod net;
 pub mod rng;
 #[cfg(test)]
-#[allow(dead_code)]
 pub(crate) mod testing;
 pub mod transport;
 mod vring;
@@ -131,7 +130,9 @@ fn copy_config(config: &[u8], offset: u64, data: &mut [u8]) {
     data[len..].fill(0);
 }
 
-/// How a device reaches its driver. Callable from any thread.
+/// How a device reaches its driver. Callable from any thread, also while the transport waits
+/// for [`VirtioDevice::reset`], which may wait for that thread in turn: it takes no lock that
+/// the transport holds then.
 pub trait Interrupt: Send + Sync + fmt::Debug {
     /// Raises the interrupt of queue `index`: buffers were used.
     fn queue_used(&self, index: u16);
