@@ -64,7 +64,7 @@ pub enum AddError {
 
 /// Adds a kernel to the store. `unpack` takes its input apart; `name` is what the bundle is
 /// called, by default `debian` or `debian-cloud` and the kernel's release; `progress` is told
-/// each step. If anything fails, the store is as before.
+/// each step after that. If anything fails, the store is as before.
 pub fn add(
     store: &Store,
     name: Option<&BundleName>,
@@ -76,7 +76,6 @@ pub fn add(
     let dir = scratch.path().join("bundle");
     fs::create_dir(&dir).map_err(|e| AddError::Write(dir.clone(), e))?;
     let mut import = Import::new(&dir);
-    progress("Unpacking");
     unpack(&mut import)?;
     let release = import.check()?.to_owned();
     let name = match name {
@@ -124,7 +123,8 @@ fn make(
             modules: release.into(),
         });
     }
-    let vmlinux = image::extract(&image).map_err(image::not_a_kernel(&import.image()))?;
+    let origin = import.source.first().map_or("", |source| &source.name);
+    let vmlinux = image::extract(&image).map_err(image::not_a_kernel(Path::new(origin)))?;
     write(&dir.join("vmlinux"), &vmlinux)?;
     remove(&import.image())?;
 

@@ -34,6 +34,9 @@ pub struct Import {
 /// Why an input could not be taken apart.
 #[derive(Debug, Error)]
 pub enum ImportError {
+    /// The package could not be had.
+    #[error(transparent)]
+    Apt(#[from] apt::AptError),
     /// The input could not be read.
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use runcvm_kernels::add::is_current;
 use runcvm_kernels::import::{Import, ImportError, apt, deb, files};
@@ -149,19 +149,16 @@ fn add_kernel(store: &Store, args: &AddArgs) -> Result<()> {
         (Some(vmlinuz), Some(modules)) => {
             let config = args.config.as_deref();
             add_import(store, name, |import| {
+                eprintln!("Copying");
                 files::copy(vmlinuz, modules, config, import)
             })
         }
-        _ => add_packages(store, name, &args.deb),
+        _ => add_import(store, name, |import| {
+            eprintln!("Unpacking");
+            let packages = args.deb.iter();
+            packages.map(|path| deb::unpack(path, import)).collect()
+        }),
     }
-}
-
-fn add_packages(store: &Store, name: Option<&BundleName>, packages: &[PathBuf]) -> Result<()> {
-    add_import(store, name, |import| {
-        packages
-            .iter()
-            .try_for_each(|path| deb::unpack(path, import))
-    })
 }
 
 fn add_from_apt(
@@ -188,11 +185,13 @@ fn add_from_apt(
         report(&Added::Unchanged(name));
         return Ok(());
     }
-    let megabytes = candidate.size.div_ceil(1_000_000);
-    eprintln!("Downloading {} ({megabytes} MB)", candidate.package);
-    let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
-    let package = apt::download(&candidate, dir.path())?;
-    add_packages(store, Some(&name), &[package])
+    add_import(store, Some(&name), |import| {
+        let megabytes = candidate.size.div_ceil(1_000_000);
+        eprintln!("Downloading {} ({megabytes} MB)", candidate.package);
+        let (_dir, package) = apt::download(&candidate)?;
+        eprintln!("Unpacking");
+        deb::unpack(&package, import)
+    })
 }
 
 fn add_import(

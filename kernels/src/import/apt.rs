@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tempfile::TempDir;
 use thiserror::Error;
 
 use crate::name::compare_versions;
@@ -21,6 +22,9 @@ pub enum AptError {
          kernel with --vmlinuz and --modules"
     )]
     NoApt(&'static str),
+    /// There is no room for the package.
+    #[error("cannot make a temporary directory")]
+    TemporaryDirectory(#[source] io::Error),
     /// A program could not be run.
     #[error("cannot run {0}")]
     Run(&'static str, #[source] io::Error),
@@ -80,8 +84,10 @@ pub fn find(flavour: &str, wanted: Option<&str>) -> Result<Candidate, AptError> 
     })
 }
 
-/// Downloads a package into `dir`, checked by apt's signatures; the file.
-pub fn download(candidate: &Candidate, dir: &Path) -> Result<PathBuf, AptError> {
+/// Downloads a package into a temporary directory, checked by apt's signatures; the directory
+/// and the file in it.
+pub fn download(candidate: &Candidate) -> Result<(TempDir, PathBuf), AptError> {
+    let dir = tempfile::tempdir().map_err(AptError::TemporaryDirectory)?;
     let failed = |message: String| AptError::Download {
         package: candidate.package.clone(),
         message,
@@ -89,17 +95,17 @@ pub fn download(candidate: &Candidate, dir: &Path) -> Result<PathBuf, AptError> 
     let result = run(
         "apt-get",
         &["-q", "download", &candidate.package],
-        Some(dir),
+        Some(dir.path()),
     );
     result.map_err(|e| match e {
         AptError::Failed { message, .. } => failed(message),
         other => other,
     })?;
-    let entries = dir.read_dir().map_err(|e| failed(e.to_string()))?;
+    let entries = dir.path().read_dir().map_err(|e| failed(e.to_string()))?;
     let mut files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    files
-        .find(|path| path.extension().is_some_and(|e| e == "deb"))
-        .ok_or_else(|| failed("apt-get left no package file".into()))
+    let package = files.find(|path| path.extension().is_some_and(|e| e == "deb"));
+    let package = package.ok_or_else(|| failed("apt-get left no package file".into()))?;
+    Ok((dir, package))
 }
 
 fn run(program: &'static str, args: &[&str], dir: Option<&Path>) -> Result<String, AptError> {
