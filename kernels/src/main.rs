@@ -155,8 +155,8 @@ fn add_kernel(store: &Store, args: &AddArgs) -> Result<()> {
         }
         _ => add_import(store, name, |import| {
             eprintln!("Unpacking");
-            let packages = args.deb.iter();
-            packages.map(|path| deb::unpack(path, import)).collect()
+            let mut packages = args.deb.iter();
+            packages.try_for_each(|path| deb::unpack(path, import))
         }),
     }
 }
