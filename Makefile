@@ -49,10 +49,10 @@ e2e: build ## the suites that boot machines
 lint: ## formatting, clippy, shellcheck, and dependencies if cargo-deny is installed
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	if command -v shellcheck >/dev/null; then \
+	@if command -v shellcheck >/dev/null; then \
 		shellcheck $(SCRIPTS) && shellcheck --shell sh tests/lab/guest/*; \
 	else echo 'shellcheck is not installed: scripts are not checked'; fi
-	if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
+	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
 	else echo 'cargo-deny is not installed: dependencies are not checked'; fi
 
 install: ## install to /opt/runcvm, or to PREFIX=…
