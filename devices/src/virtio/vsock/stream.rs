@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, socket};
 
 use super::super::buffers::Buffers;
@@ -142,22 +144,40 @@ impl Stream {
         while matches!(self.socket.read(&mut scratch), Ok(len) if len > 0) {}
         self.socket
     }
+}
 
-    /// Writes what was kept to a peer that may be slow, until `deadline`.
-    pub(super) fn flush_until(&mut self, deadline: Instant) {
+/// Writes what is kept for peers that may be slow, all at once, until `deadline`. Returns the
+/// streams.
+pub(super) fn flush_until(mut streams: Vec<Stream>, deadline: Instant) -> Vec<Stream> {
+    let mut done = Vec::new();
+    loop {
+        let mut late = Vec::new();
+        for mut stream in streams {
+            stream.set_writable();
+            if stream.flush() == Ok(()) && stream.unwritten() > 0 {
+                late.push(stream);
+            } else {
+                done.push(stream);
+            }
+        }
         let left = deadline.saturating_duration_since(Instant::now());
-        if self.unwritten.is_empty() || left < Duration::from_millis(1) {
-            return;
+        if late.is_empty() || left.is_zero() || !wait_writable(&late, left) {
+            for stream in &late {
+                let lost = stream.unwritten();
+                log::warn!("vsock: {lost} bytes that the guest sent were not read in time");
+            }
+            done.extend(late);
+            return done;
         }
-        let data = self.unwritten.make_contiguous();
-        let written = self
-            .socket
-            .set_nonblocking(false)
-            .and_then(|()| self.socket.set_write_timeout(Some(left)))
-            .and_then(|()| self.socket.write_all(data));
-        if let Err(error) = written {
-            log::warn!("vsock: output was lost at the end of the machine: {error}");
-        }
-        self.unwritten.clear();
+        streams = late;
     }
+}
+
+fn wait_writable(streams: &[Stream], limit: Duration) -> bool {
+    let mut fds: Vec<_> = streams
+        .iter()
+        .map(|stream| PollFd::new(stream.socket.as_fd(), PollFlags::POLLOUT))
+        .collect();
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    matches!(poll(&mut fds, limit), Ok(1..) | Err(Errno::EINTR))
 }

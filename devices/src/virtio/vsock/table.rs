@@ -8,22 +8,18 @@ use std::time::{Duration, Instant};
 
 use event_manager::EventSet;
 
-use super::super::buffers::Buffers;
-use super::super::vring::Served;
-use super::connection::{BUF_ALLOC, Connection, Filled, Next};
+use super::connection::{Connection, Next};
 use super::handshake::{Handshake, Progress};
-use super::packet::{HEADER_LEN, HOST_CID, Header, Ports, TYPE_STREAM, op};
-use super::stream::{Stream, connect};
+use super::packet::{HOST_CID, Header, Ports, TYPE_STREAM, op};
+use super::stream::{Stream, flush_until};
+
+mod packets;
 
 /// The most Unix sockets that the device holds.
 pub(super) const MAX_STREAMS: usize = 1024;
 
 /// The most of them that the guest may open: it cannot keep the host out.
 pub(super) const MAX_FROM_GUEST: usize = 512;
-
-/// The most RSTs to packets of no connection that wait for the guest to have room. More of
-/// those packets go unanswered.
-const MAX_RESETS: usize = 256;
 
 /// How long a host program may take to say what it wants.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -55,7 +51,13 @@ enum Use {
     Handshake(Handshake),
     Connection(Connection),
     /// The guest is done with the connection, but not all it sent was written.
-    Leftover(Stream),
+    Leftover(Leftover),
+}
+
+#[derive(Debug)]
+struct Leftover {
+    stream: Stream,
+    from_guest: bool,
 }
 
 /// The table of connections.
@@ -65,7 +67,7 @@ pub(super) struct Table {
     prefix: PathBuf,
     uses: HashMap<Id, Use>,
     by_ports: HashMap<Ports, Id>,
-    /// How many connections the guest opened.
+    /// How many of them the guest opened.
     from_guest: usize,
     /// Connections that have something for the guest, in turn.
     ready: VecDeque<Id>,
@@ -112,7 +114,7 @@ impl Table {
         match self.uses.get(&id)? {
             Use::Handshake(handshake) => Some(handshake.socket()),
             Use::Connection(connection) => connection.stream().map(Stream::socket),
-            Use::Leftover(stream) => Some(stream.socket()),
+            Use::Leftover(leftover) => Some(leftover.stream.socket()),
         }
     }
 
@@ -190,7 +192,7 @@ impl Table {
                 }
                 self.settle(id, next, now);
             }
-            Some(Use::Leftover(stream)) => {
+            Some(Use::Leftover(Leftover { stream, .. })) => {
                 stream.set_writable();
                 if hangup || stream.flush().is_err() || stream.unwritten() == 0 {
                     self.close(id);
@@ -218,91 +220,6 @@ impl Table {
         self.uses.insert(id, Use::Connection(connection));
         self.by_ports.insert(ports, id);
         self.settle(id, Next::Continue, now);
-    }
-
-    /// Handles a packet of the guest. `payload` is as long as `header` says.
-    pub(super) fn on_packet(&mut self, header: &Header, payload: Buffers, now: Instant) {
-        if header.src_cid != self.cid {
-            // Nobody is there to be answered.
-            return;
-        }
-        if header.dst_cid != HOST_CID || header.kind != TYPE_STREAM {
-            self.refuse(header);
-            return;
-        }
-        if header.op == op::REQUEST {
-            self.forget_ended(header.ports());
-        }
-        let Some(&id) = self.by_ports.get(&header.ports()) else {
-            if header.op == op::REQUEST {
-                self.open_from_guest(header, now);
-            } else {
-                self.refuse(header);
-            }
-            return;
-        };
-        if let Some(Use::Connection(connection)) = self.uses.get_mut(&id) {
-            let next = connection.on_packet(header, payload);
-            self.settle(id, next, now);
-        }
-    }
-
-    /// Handles a packet of the guest that holds less payload than its header says: the stream
-    /// has a hole, so it ends.
-    pub(super) fn on_short_packet(&mut self, header: &Header, now: Instant) {
-        match self.by_ports.get(&header.ports()) {
-            Some(&id) if header.src_cid == self.cid => self.settle(id, Next::Abort, now),
-            _ => self.on_packet(header, Buffers::default(), now),
-        }
-    }
-
-    /// Lets the guest use the ports of a connection again that it has not confirmed the end
-    /// of.
-    fn forget_ended(&mut self, ports: Ports) {
-        if let Some(&id) = self.by_ports.get(&ports)
-            && let Some(Use::Connection(connection)) = self.uses.get(&id)
-            && connection.ended_at.is_some()
-        {
-            self.remove(id);
-        }
-    }
-
-    fn open_from_guest(&mut self, request: &Header, now: Instant) {
-        if self.from_guest >= MAX_FROM_GUEST || self.uses.len() >= MAX_STREAMS {
-            log::warn!("vsock: the guest has too many connections");
-            self.refuse(request);
-            return;
-        }
-        let mut path = self.prefix.clone().into_os_string();
-        path.push(format!("_{}", request.dst_port));
-        match connect(path.as_ref()) {
-            Ok(socket) => {
-                let id = self.unused_id();
-                let connection = Connection::from_guest(socket, request);
-                self.uses.insert(id, Use::Connection(connection));
-                self.by_ports.insert(request.ports(), id);
-                self.from_guest += 1;
-                self.watches.push(Watch::Add(id));
-                self.settle(id, Next::Continue, now);
-            }
-            Err(error) => {
-                log::debug!("vsock: {} cannot be reached: {error}", path.display());
-                self.refuse(request);
-            }
-        }
-    }
-
-    /// Answers a packet that belongs to no connection.
-    fn refuse(&mut self, header: &Header) {
-        if header.op != op::RST {
-            self.push_reset(header.reset());
-        }
-    }
-
-    fn push_reset(&mut self, reset: Header) {
-        if self.resets.len() < MAX_RESETS {
-            self.resets.push_back(reset);
-        }
     }
 
     /// Does what is `next` for the connection `id`.
@@ -344,15 +261,13 @@ impl Table {
             return;
         };
         self.by_ports.remove(&connection.ports);
-        if connection.from_guest {
-            self.from_guest -= 1;
-        }
+        let from_guest = connection.from_guest;
         match connection.into_stream() {
             Some(stream) if stream.unwritten() > 0 => {
-                self.uses.insert(id, Use::Leftover(stream));
+                let leftover = Leftover { stream, from_guest };
+                self.uses.insert(id, Use::Leftover(leftover));
             }
-            Some(stream) => self.watches.push(Watch::Close(stream.into_ended_socket())),
-            None => {}
+            stream => self.discard(stream, from_guest),
         }
     }
 
@@ -362,59 +277,18 @@ impl Table {
             Some(Use::Handshake(handshake)) => {
                 self.watches.push(Watch::Close(handshake.into_socket()));
             }
-            Some(Use::Leftover(stream)) => {
-                self.watches.push(Watch::Close(stream.into_ended_socket()));
+            Some(Use::Leftover(leftover)) => {
+                self.discard(Some(leftover.stream), leftover.from_guest);
             }
             Some(Use::Connection(_)) | None => {}
         }
     }
 
-    /// Whether there may be packets for the guest.
-    pub(super) fn has_packets(&self) -> bool {
-        !self.resets.is_empty() || !self.ready.is_empty()
-    }
-
-    /// Puts the next packet for the guest in `buffer`, if there is one.
-    pub(super) fn fill(&mut self, mut buffer: Buffers, now: Instant) -> Served {
-        let mut head = buffer.take_front(HEADER_LEN.into());
-        if head.len() < u64::from(HEADER_LEN) {
-            return Served::Used(0);
+    fn discard(&mut self, stream: Option<Stream>, from_guest: bool) {
+        self.from_guest -= usize::from(from_guest);
+        if let Some(stream) = stream {
+            self.watches.push(Watch::Close(stream.into_ended_socket()));
         }
-        if let Some(reset) = self.resets.pop_front() {
-            head.write(&reset.to_bytes());
-            return Served::Used(HEADER_LEN);
-        }
-        while let Some(&id) = self.ready.front() {
-            let Some(Use::Connection(connection)) = self.uses.get_mut(&id) else {
-                self.ready.pop_front();
-                continue;
-            };
-            let outgoing = match connection.fill(&buffer) {
-                Filled::Packet(outgoing) => Some(outgoing),
-                Filled::Nothing => None,
-                Filled::NoRoom => return Served::Used(0),
-            };
-            self.ready.pop_front();
-            connection.queued = false;
-            let header = outgoing.map(|outgoing| Header {
-                src_cid: HOST_CID,
-                dst_cid: self.cid,
-                src_port: connection.ports.host,
-                dst_port: connection.ports.guest,
-                len: outgoing.len,
-                kind: TYPE_STREAM,
-                op: outgoing.op,
-                flags: outgoing.flags,
-                buf_alloc: BUF_ALLOC,
-                fwd_cnt: connection.tell_credit(),
-            });
-            self.settle(id, Next::Continue, now);
-            if let Some(header) = header {
-                head.write(&header.to_bytes());
-                return Served::Used(HEADER_LEN + header.len);
-            }
-        }
-        Served::Later
     }
 
     /// Ends what took too long.
@@ -446,29 +320,40 @@ impl Table {
         }
     }
 
-    /// How many sockets there are, and the most bytes that wait for one of them.
+    /// Closes everything. What the guest sent is written as far as the programs read it
+    /// until `deadline`.
+    pub(super) fn close_all(self, deadline: Instant) {
+        let streams = self.uses.into_values().filter_map(|use_| match use_ {
+            Use::Handshake(_) => None,
+            Use::Connection(connection) => connection.into_stream(),
+            Use::Leftover(leftover) => Some(leftover.stream),
+        });
+        let (late, done): (Vec<_>, Vec<_>) = streams.partition(|stream| stream.unwritten() > 0);
+        for stream in done.into_iter().chain(flush_until(late, deadline)) {
+            drop(stream.into_ended_socket());
+        }
+    }
+
     #[cfg(test)]
-    pub(super) fn load(&self) -> (usize, usize) {
+    pub(super) fn load(&self) -> Load {
         let unwritten = self.uses.values().map(|use_| match use_ {
             Use::Handshake(_) => 0,
             Use::Connection(connection) => connection.stream().map_or(0, Stream::unwritten),
-            Use::Leftover(stream) => stream.unwritten(),
+            Use::Leftover(leftover) => leftover.stream.unwritten(),
         });
-        (self.uses.len(), unwritten.max().unwrap_or(0))
-    }
-
-    /// Closes everything. What the guest sent is written until `deadline`.
-    pub(super) fn close_all(self, deadline: Instant) {
-        for use_ in self.uses.into_values() {
-            let stream = match use_ {
-                Use::Handshake(_) => continue,
-                Use::Connection(connection) => connection.into_stream(),
-                Use::Leftover(stream) => Some(stream),
-            };
-            if let Some(mut stream) = stream {
-                stream.flush_until(deadline);
-                drop(stream.into_ended_socket());
-            }
+        Load {
+            streams: self.uses.len(),
+            from_guest: self.from_guest,
+            unwritten: unwritten.max().unwrap_or(0),
         }
     }
+}
+
+/// What a table holds.
+#[cfg(test)]
+pub(super) struct Load {
+    pub(super) streams: usize,
+    pub(super) from_guest: usize,
+    /// The most bytes that wait for one stream.
+    pub(super) unwritten: usize,
 }

@@ -18,8 +18,9 @@ use crate::GuestMemory;
 /// How often what is timed is looked at.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long the rest of the guest's output may take to be written at the end.
-const FLUSH_TIME: Duration = Duration::from_secs(1);
+/// How long programs may take to read the rest of what the guest sent, when the device is
+/// reset or the machine ends.
+const FLUSH_TIME: Duration = Duration::from_secs(3);
 
 const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
@@ -80,6 +81,11 @@ impl Handler {
                 Ok((_, buffer)) => table.fill(buffer, now),
                 Err(_) => Served::Used(0),
             });
+    }
+
+    #[cfg(test)]
+    pub(super) fn on_event(&mut self, id: u32, events: EventSet) {
+        self.table.on_event(id, events, Instant::now());
     }
 
     #[cfg(test)]

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::super::packet::{HEADER_LEN, HOST_CID, Header, Ports, TYPE_STREAM, op};
+use super::super::table::Table;
+use super::super::worker::Handler;
 use super::super::{Vsock, VsockSpec};
 use crate::virtio::VirtioDevice;
 use crate::virtio::testing::{Buffer, Driver, PATIENCE, Sent, wait_for};
@@ -214,6 +216,13 @@ impl Received {
             guest: self.header.dst_port,
         }
     }
+}
+
+/// A device without its thread.
+pub(super) fn handler(driver: &Driver, dir: &Path) -> Handler {
+    let listener = UnixListener::bind(dir.join("connect")).unwrap();
+    let table = Table::new(CID, dir.join("port"));
+    Handler::new(driver.activation(), listener, table).unwrap()
 }
 
 /// A packet of the guest.

@@ -7,10 +7,9 @@ use proptest::prelude::*;
 
 use super::super::connection::BUF_ALLOC;
 use super::super::packet::{HOST_CID, Header, Ports, TYPE_STREAM, op, shutdown};
-use super::super::table::{MAX_STREAMS, Table};
-use super::super::worker::Handler;
-use super::guest::{CID, GUEST_BUFFER, Guest, RECEIVE, TRANSMIT, header, noise, read_all};
-use crate::virtio::testing::{Buffer, Descriptor, Driver, NEXT, OUTSIDE, WRITE};
+use super::super::table::MAX_STREAMS;
+use super::guest::{CID, GUEST_BUFFER, Guest, RECEIVE, TRANSMIT, handler, header, noise, read_all};
+use crate::virtio::testing::{Buffer, Descriptor, Driver, NEXT, OUTSIDE, WRITE, wait_for};
 
 const ROOM: u32 = 4096;
 
@@ -112,7 +111,7 @@ fn a_guest_that_ignores_its_credit_is_reset() {
     for _ in 0..64 {
         guest.send(&header(op::RW, program.ports), &data);
     }
-    let reset = crate::virtio::testing::wait_for("a reset", || {
+    let reset = wait_for("a reset", || {
         guest.try_receive().filter(|p| p.header.op == op::RST)
     });
     assert_eq!(reset.ports(), program.ports);
@@ -248,13 +247,6 @@ fn a_broken_ring_asks_for_a_reset() {
     check_alive(&mut guest);
 }
 
-/// A device without its thread.
-fn handler(driver: &Driver, dir: &std::path::Path) -> Handler {
-    let listener = std::os::unix::net::UnixListener::bind(dir.join("connect")).unwrap();
-    let table = Table::new(CID, dir.join("port"));
-    Handler::new(driver.activation(), listener, table).unwrap()
-}
-
 fn any_header() -> impl Strategy<Value = Header> {
     let cid = prop_oneof![8 => Just(CID), 1 => any::<u64>()];
     let dst = prop_oneof![8 => Just(HOST_CID), 1 => any::<u64>()];
@@ -301,9 +293,9 @@ proptest! {
             handler.serve_receive(Instant::now());
             prop_assert!(driver.queues[TRANSMIT].try_used().is_some());
             while driver.queues[RECEIVE].try_used().is_some() {}
-            let (streams, most) = handler.table().load();
-            prop_assert!(streams <= MAX_STREAMS);
-            prop_assert!(most <= usize::try_from(BUF_ALLOC).unwrap());
+            let load = handler.table().load();
+            prop_assert!(load.streams <= MAX_STREAMS);
+            prop_assert!(load.unwritten <= usize::try_from(BUF_ALLOC).unwrap());
         }
         prop_assert!(!driver.interrupt.raised().needs_reset);
     }

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use event_manager::EventSet;
 
-use super::super::packet::{Ports, op};
+use super::super::packet::{Header, Ports, op};
 use super::super::table::{FIRST_ID, MAX_FROM_GUEST, Table};
+use super::super::worker::Handler;
 use super::super::{Vsock, VsockError, VsockSpec};
-use super::guest::{CID, GUEST_BUFFER, Guest, header, read_all};
+use super::guest::{CID, GUEST_BUFFER, Guest, TRANSMIT, handler, header, noise, read_all};
+use crate::virtio::testing::{Buffer, Driver, wait_for};
 
 #[test]
 fn the_guest_cannot_keep_the_host_out() {
@@ -43,7 +45,7 @@ fn the_guest_cannot_keep_the_host_out() {
 
     let mut socket = guest.dial();
     socket.write_all(b"CONNECT 1\n").unwrap();
-    let request = crate::virtio::testing::wait_for("a request", || {
+    let request = wait_for("a request", || {
         guest.try_receive().filter(|p| p.header.op == op::REQUEST)
     });
     guest.send(&header(op::RESPONSE, request.ports()), b"");
@@ -55,7 +57,7 @@ fn the_guest_cannot_keep_the_host_out() {
     let ports = Ports { host: 9, guest: 0 };
     guest.send(&header(op::RST, ports), b"");
     guest.send(&header(op::REQUEST, ports), b"");
-    crate::virtio::testing::wait_for("a response", || {
+    wait_for("a response", || {
         guest
             .try_receive()
             .filter(|p| p.header.op == op::RESPONSE && p.ports() == ports)
@@ -77,6 +79,44 @@ fn the_guest_may_use_ports_again_that_the_host_has_ended() {
     assert_eq!(&data, b"new");
 }
 
+#[test]
+fn what_waits_to_be_written_counts_for_the_guest_that_sent_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("port_9")).unwrap();
+    let mut driver = Driver::new(&[64, 64, 16], 0);
+    let mut handler = handler(&driver, dir.path());
+    let ports = Ports { host: 9, guest: 1 };
+    let data = noise(65536, 7);
+    let mut send = |handler: &mut Handler, op, payload: &[u8]| {
+        let header = Header {
+            len: u32::try_from(payload.len()).unwrap(),
+            ..header(op, ports)
+        };
+        let header = header.to_bytes();
+        driver.queues[TRANSMIT].add(&[Buffer::Readable(&header), Buffer::Readable(payload)]);
+        handler.serve_transmit();
+    };
+    send(&mut handler, op::REQUEST, b"");
+    let (mut socket, _) = listener.accept().unwrap();
+    let mut sent = 0;
+    while handler.table().load().unwritten == 0 {
+        send(&mut handler, op::RW, &data);
+        sent += data.len();
+    }
+    send(&mut handler, op::RST, b"");
+    let load = handler.table().load();
+    assert_eq!((load.streams, load.from_guest), (1, 1));
+
+    let reader = thread::spawn(move || read_all(&mut socket).len());
+    wait_for("an empty table", || {
+        handler.on_event(FIRST_ID, EventSet::OUT);
+        (handler.table().load().streams == 0).then_some(())
+    });
+    assert_eq!(handler.table().load().from_guest, 0);
+    drop(handler);
+    assert_eq!(reader.join().unwrap(), sent);
+}
+
 fn table(dir: &Path) -> (Table, UnixListener) {
     let listener = UnixListener::bind(dir.join("connect")).unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -94,9 +134,9 @@ fn a_program_that_does_not_say_what_it_wants_is_sent_away() {
     table.on_event(FIRST_ID, EventSet::OUT, start);
     table.tick(start + Duration::from_secs(9));
     assert!(table.timed);
-    assert_eq!(table.load().0, 1);
+    assert_eq!(table.load().streams, 1);
     table.tick(start + Duration::from_secs(10));
-    assert_eq!(table.load().0, 0);
+    assert_eq!(table.load().streams, 0);
     drop(table.take_watches());
     assert_eq!(read_all(&mut idle), b"");
     table.tick(start + Duration::from_secs(11));

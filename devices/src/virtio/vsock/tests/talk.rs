@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::connection::BUF_ALLOC;
 use super::super::packet::{Header, Ports, op, shutdown};
@@ -173,8 +173,8 @@ fn programs_that_come_before_the_driver_wait_for_it() {
     assert_eq!(ports.len(), 5, "host ports are unique");
 }
 
-#[test]
-fn all_that_the_guest_sent_arrives_before_the_end_of_file() {
+/// Has the guest send 3 MiB to a program that reads slowly, and then end with `flags`.
+fn send_much(flags: u32) {
     let mut guest = Guest::new(16, ROOM);
     let program = guest.connect_from_host(1, GUEST_BUFFER);
     let data = noise(3 << 20, 1);
@@ -183,7 +183,6 @@ fn all_that_the_guest_sent_arrives_before_the_end_of_file() {
         let mut got = Vec::<u8>::new();
         let mut part = vec![0; 30_000];
         loop {
-            // Slower than the guest sends.
             thread::sleep(Duration::from_micros(300));
             match socket.read(&mut part).unwrap() {
                 0 => return got,
@@ -194,23 +193,29 @@ fn all_that_the_guest_sent_arrives_before_the_end_of_file() {
     let mut peer = Peer::new(program.ports, GUEST_BUFFER);
     let mut rest = &data[..];
     let mut stalls = 0;
-    while !rest.is_empty() {
+    wait_for("credit for everything", || {
         peer.send(&mut guest, &mut rest);
         stalls += usize::from(peer.credit() == 0);
         peer.poll(&mut guest);
-    }
+        rest.is_empty().then_some(())
+    });
     assert!(stalls > 0, "the credit was never used up");
     let end = Header {
-        flags: shutdown::BOTH,
+        flags,
         ..peer.header(op::SHUTDOWN)
     };
     guest.send(&end, b"");
-    wait_for("a reset", || {
+    wait_for("the end", || {
         peer.poll(&mut guest);
-        peer.reset.then_some(())
+        (peer.reset || peer.ended == shutdown::BOTH).then_some(())
     });
-    assert_eq!(peer.device_fwd_cnt, 0, "a reset gives no credit");
     assert!(reader.join().unwrap() == data);
+}
+
+#[test]
+fn all_that_the_guest_sent_arrives_before_the_end_of_file() {
+    send_much(shutdown::BOTH);
+    send_much(shutdown::SEND);
 }
 
 #[test]
@@ -315,25 +320,46 @@ fn input_that_nobody_read_does_not_spoil_the_end_of_file() {
     assert_eq!(read_all(&mut program.socket), b"");
 }
 
+/// Has the guest send until it has no credit left, and returns what it sent.
+fn send_until_full(guest: &mut Guest, ports: Ports) -> Vec<u8> {
+    let mut peer = Peer::new(ports, GUEST_BUFFER);
+    let data = noise(2 << 20, ports.host.into());
+    let mut rest = &data[..];
+    while peer.credit() > 0 {
+        peer.send(guest, &mut rest);
+        thread::sleep(Duration::from_millis(5));
+        peer.poll(guest);
+    }
+    data[..data.len() - rest.len()].to_vec()
+}
+
+#[test]
+fn an_end_is_confirmed_when_everything_was_written() {
+    let mut guest = Guest::new(16, ROOM);
+    let mut program = guest.connect_from_host(1, GUEST_BUFFER);
+    let sent = send_until_full(&mut guest, program.ports);
+    let end = Header {
+        flags: shutdown::BOTH,
+        ..header(op::SHUTDOWN, program.ports)
+    };
+    guest.send(&end, b"");
+    guest.expect_silence();
+    assert!(read_all(&mut program.socket) == sent);
+    wait_for("a reset", || {
+        guest.try_receive().filter(|p| p.header.op == op::RST)
+    });
+}
+
 #[test]
 fn what_was_sent_before_a_reset_still_arrives() {
     let mut guest = Guest::new(16, ROOM);
     let mut program = guest.connect_from_host(1, GUEST_BUFFER);
-    let mut peer = Peer::new(program.ports, GUEST_BUFFER);
-    let data = noise(2 << 20, 3);
-    // More than the socket holds, so that some waits in the device.
-    let mut rest = &data[..];
-    while peer.credit() > 0 {
-        peer.send(&mut guest, &mut rest);
-        thread::sleep(Duration::from_millis(5));
-        peer.poll(&mut guest);
-    }
+    let sent = send_until_full(&mut guest, program.ports);
     guest.send(&header(op::RST, program.ports), b"");
     // The guest may use its port again at once.
     guest.send(&header(op::RW, program.ports), b"unknown");
     guest.expect(op::RST, program.ports);
-    let sent = data.len() - rest.len();
-    assert!(read_all(&mut program.socket) == data[..sent]);
+    assert!(read_all(&mut program.socket) == sent);
 }
 
 #[test]
@@ -354,6 +380,18 @@ fn a_slow_program_does_not_hold_up_another() {
     });
     assert_eq!(answer.payload, b"hello");
     drop(slow.socket);
+}
+
+#[test]
+fn the_guest_is_told_its_credit_when_it_asks() {
+    let mut guest = Guest::new(16, ROOM);
+    let program = guest.connect_from_host(1, GUEST_BUFFER);
+    guest.send(&header(op::RW, program.ports), b"12345");
+    guest.expect_silence();
+    guest.send(&header(op::CREDIT_REQUEST, program.ports), b"");
+    let update = guest.expect(op::CREDIT_UPDATE, program.ports);
+    assert_eq!(update.header.buf_alloc, BUF_ALLOC);
+    assert_eq!(update.header.fwd_cnt, 5);
 }
 
 #[test]
@@ -419,6 +457,37 @@ fn a_reset_of_the_device_ends_all_connections_and_another_driver_starts_anew() {
     let mut again = [0; 5];
     program.socket.read_exact(&mut again).unwrap();
     assert_eq!(&again, b"again");
+}
+
+#[test]
+fn a_reset_waits_for_slow_programs_together_and_not_for_ever() {
+    let mut guest = Guest::new(16, ROOM);
+    let mut sent = Vec::new();
+    let programs: Vec<_> = (0..3)
+        .map(|port| {
+            let program = guest.connect_from_host(port, GUEST_BUFFER);
+            sent.push(send_until_full(&mut guest, program.ports));
+            program
+        })
+        .collect();
+    // The first never reads, the others are late.
+    let mut programs = programs.into_iter();
+    let stuck = programs.next().unwrap();
+    let readers: Vec<_> = programs
+        .map(|mut program| {
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(200));
+                read_all(&mut program.socket)
+            })
+        })
+        .collect();
+    let start = Instant::now();
+    guest.device.reset();
+    assert!(start.elapsed() < Duration::from_secs(5));
+    for (reader, sent) in readers.into_iter().zip(&sent[1..]) {
+        assert!(reader.join().unwrap() == *sent);
+    }
+    drop(stuck);
 }
 
 #[test]
