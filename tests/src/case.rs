@@ -2,10 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 
+use crate::compare::assert_same;
+use crate::invocation::Invocation;
 use crate::process::{Input, Output, Running};
 use crate::rootfs::Rootfs;
 use crate::runc;
-use crate::vm::Vm;
+use crate::vm::{RunningVm, Vm};
 
 /// A command with all that a container runtime lets one choose for it.
 #[derive(Clone, Debug)]
@@ -14,12 +16,12 @@ pub struct Case {
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) cwd: OsString,
     pub(crate) user: String,
-    pub(crate) input: Option<Vec<u8>>,
+    input: Input,
     pub(crate) terminal: Option<(u16, u16)>,
 }
 
 impl Case {
-    /// This command as root in `/`, with docker's `PATH`, nothing on stdin.
+    /// This command as root in `/`, with docker's `PATH` and `HOSTNAME`, nothing on stdin.
     pub fn new(args: impl IntoIterator<Item: AsRef<OsStr>>) -> Self {
         let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         Self {
@@ -27,10 +29,13 @@ impl Case {
                 .into_iter()
                 .map(|arg| arg.as_ref().to_owned())
                 .collect(),
-            env: vec![("PATH".into(), path.into())],
+            env: vec![
+                ("PATH".into(), path.into()),
+                ("HOSTNAME".into(), runc::HOSTNAME.into()),
+            ],
             cwd: "/".into(),
             user: String::new(),
-            input: None,
+            input: Input::Null,
             terminal: None,
         }
     }
@@ -40,12 +45,14 @@ impl Case {
         Self::new(["/bin/sh", "-c", script])
     }
 
-    /// With a variable.
+    /// With a variable, which takes the place of an older one of its name.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env.retain(|(old, _)| old != name.as_ref());
-        self.env
-            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        let (name, value) = (name.as_ref(), value.as_ref());
+        match self.env.iter_mut().find(|(old, _)| old == name) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.env.push((name.to_owned(), value.to_owned())),
+        }
         self
     }
 
@@ -66,7 +73,14 @@ impl Case {
     /// With these bytes on stdin.
     #[must_use]
     pub fn feed(mut self, bytes: impl AsRef<[u8]>) -> Self {
-        self.input = Some(bytes.as_ref().to_owned());
+        self.input = Input::Bytes(bytes.as_ref().to_owned());
+        self
+    }
+
+    /// With a stdin that stays open: see [`Running::write`] and [`Running::close_stdin`].
+    #[must_use]
+    pub fn stdin(mut self) -> Self {
+        self.input = Input::Open;
         self
     }
 
@@ -84,26 +98,38 @@ impl Case {
     }
 
     /// Starts it in a machine over `rootfs`.
-    pub fn start_in_vm(&self, rootfs: &Rootfs) -> crate::vm::RunningVm {
-        let mut vm = Vm::new(rootfs)
-            .args(["--hostname", runc::HOSTNAME, "-w"])
-            .args([&self.cwd]);
+    pub fn start_in_vm(&self, rootfs: &Rootfs) -> RunningVm {
+        Vm::new(rootfs)
+            .args(["--hostname", runc::HOSTNAME])
+            .map(|invocation| self.ask(invocation))
+            .start(&self.args)
+    }
+
+    /// Starts it in a machine that runs already.
+    pub fn exec_in_vm(&self, vm: &RunningVm) -> Running {
+        self.ask(vm.exec()).start(&self.args)
+    }
+
+    /// Asks `runcvm-vmm run` or `exec` for all but the command itself.
+    fn ask(&self, invocation: Invocation) -> Invocation {
+        let mut invocation = invocation.args([OsStr::new("-w"), &self.cwd]);
         for (name, value) in &self.env {
             let mut pair = name.clone();
             pair.push("=");
             pair.push(value);
-            vm = vm.args([OsStr::new("-e"), &pair]);
+            invocation = invocation.args([OsStr::new("-e"), &pair]);
         }
         if !self.user.is_empty() {
-            vm = vm.args(["-u", &self.user]);
-        }
-        if let Some(bytes) = &self.input {
-            vm = vm.feed(bytes);
+            invocation = invocation.args(["-u", &self.user]);
         }
         if let Some((rows, columns)) = self.terminal {
-            vm = vm.terminal(rows, columns);
+            return invocation.terminal(rows, columns);
         }
-        vm.start(&self.args)
+        match &self.input {
+            Input::Null => invocation,
+            Input::Open => invocation.stdin(),
+            Input::Bytes(bytes) => invocation.feed(bytes),
+        }
     }
 
     /// Runs it under runc over `rootfs`.
@@ -125,27 +151,25 @@ impl Case {
     /// They did not do the same.
     #[track_caller]
     pub fn agrees(&self) -> Output {
-        let runc = self.in_runc(&Rootfs::private());
-        let vm = self.in_vm(&Rootfs::private());
-        assert!(
-            runc == vm,
-            "{:?} differs\n--- runc: status {}\nstdout: {}\nstderr: {}\n--- runcvm: status {}\nstdout: {}\nstderr: {}",
-            self.args,
-            runc.status,
-            runc.stdout.escape_ascii(),
-            runc.stderr.escape_ascii(),
-            vm.status,
-            vm.stdout.escape_ascii(),
-            vm.stderr.escape_ascii(),
-        );
-        vm
+        self.agrees_while(|_| {})
     }
 
+    /// As [`Self::agrees`], while somebody talks to it.
+    #[track_caller]
+    pub fn agrees_while(&self, talk: impl Fn(&Running)) -> Output {
+        let container = self.start_in_runc(&Rootfs::private());
+        talk(&container);
+        let runc = container.wait();
+        let vm = self.start_in_vm(&Rootfs::private());
+        talk(&vm);
+        assert_same(self, &runc, vm.wait())
+    }
+
+    /// Starts a program of runc's for this command.
     pub(crate) fn spawn(&self, process: std::process::Command) -> Running {
-        let input = self.input.clone().map_or(Input::Null, Input::Bytes);
         Running::start(
             process,
-            input,
+            self.input.clone(),
             self.terminal,
             std::time::Duration::from_secs(60),
         )

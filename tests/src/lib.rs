@@ -1,7 +1,7 @@
 //! The harness of the end-to-end suites.
 //!
 //! ```no_run
-//! use runcvm_tests::{Case, Rootfs, Vm};
+//! use runcvm_tests::{Case, Pair, Rootfs, Vm};
 //!
 //! // A machine of its own over a private copy of the test root filesystem.
 //! let output = Vm::new(&Rootfs::private()).args(["--cpus", "2"]).run(["nproc"]);
@@ -17,14 +17,19 @@
 //!
 //! // The same command under runc must do the same.
 //! Case::new(["sh", "-c", "echo out; echo err >&2; exit 3"]).agrees();
+//!
+//! // So must commands in a machine and a container that run already.
+//! Pair::shared().agrees(&Case::sh("cat; exit 3").user("user").feed("typed"));
 //! ```
 //!
 //! The suites need root and hardware KVM: `make e2e` runs them in the lab where the latter
 //! is missing. They use the release binaries in `target/runcvm`, which `make build` makes.
 
 mod case;
+mod compare;
 mod invocation;
 mod net;
+mod pair;
 mod process;
 mod project;
 mod rootfs;
@@ -35,7 +40,9 @@ mod vm;
 pub use case::Case;
 pub use invocation::Invocation;
 pub use net::Tap;
+pub use pair::Pair;
 pub use process::{Output, Running};
 pub use project::{binary, home, project};
 pub use rootfs::{Rootfs, scratch};
+pub use runc::RunningContainer;
 pub use vm::{RunningVm, Vm};

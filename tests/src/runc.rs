@@ -39,8 +39,8 @@ const CAPABILITIES: [&str; 14] = [
 pub struct RunningContainer {
     running: Option<Running>,
     id: String,
-    _bundle: TempDir,
-    _rootfs: Rootfs,
+    bundle: TempDir,
+    rootfs: Rootfs,
 }
 
 impl RunningContainer {
@@ -53,15 +53,22 @@ impl RunningContainer {
     /// Another command in it.
     #[track_caller]
     pub fn exec(&self, case: &Case) -> Output {
-        let bundle = scratch();
-        let process = bundle.path().join("process.json");
-        write(&process, &self::process(case, &self._rootfs));
+        self.start_exec(case).wait()
+    }
+
+    /// Another command in it, in the background.
+    pub fn start_exec(&self, case: &Case) -> Running {
+        let process = self
+            .bundle
+            .path()
+            .join(format!("process-{}.json", number()));
+        write(&process, &self::process(case, &self.rootfs));
         let mut command = Command::new("runc");
         command
             .args(["exec", "--process"])
             .arg(&process)
             .arg(&self.id);
-        case.spawn(command).wait()
+        case.spawn(command)
     }
 }
 
@@ -84,9 +91,7 @@ impl Drop for RunningContainer {
 }
 
 pub(crate) fn start(case: &Case, rootfs: &Rootfs) -> RunningContainer {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let id = format!("runcvm-test-{}-{count}", std::process::id());
+    let id = format!("runcvm-test-{}-{}", std::process::id(), number());
     let bundle = scratch();
     write(&bundle.path().join("config.json"), &config(case, rootfs));
     let mut command = Command::new("runc");
@@ -99,9 +104,15 @@ pub(crate) fn start(case: &Case, rootfs: &Rootfs) -> RunningContainer {
     RunningContainer {
         running,
         id,
-        _bundle: bundle,
-        _rootfs: rootfs.clone(),
+        bundle,
+        rootfs: rootfs.clone(),
     }
+}
+
+/// One that was not given before.
+fn number() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn write(path: &std::path::Path, value: &Value) {

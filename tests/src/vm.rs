@@ -81,7 +81,7 @@ impl Vm {
         }
     }
 
-    fn map(self, change: impl FnOnce(Invocation) -> Invocation) -> Self {
+    pub(crate) fn map(self, change: impl FnOnce(Invocation) -> Invocation) -> Self {
         Self {
             invocation: change(self.invocation),
             name: self.name,
