@@ -162,7 +162,7 @@ impl Case {
         let runc = container.wait();
         let vm = self.start_in_vm(&Rootfs::private());
         talk(&vm);
-        assert_same(self, &runc, vm.wait())
+        assert_same(self, runc, vm.wait())
     }
 
     /// Starts a program of runc's for this command.

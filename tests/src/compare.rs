@@ -12,9 +12,12 @@ const SHOWN: usize = 2000;
 ///
 /// They did not do the same.
 #[track_caller]
-pub(crate) fn assert_same(case: &Case, runc: &Output, vm: Output) -> Output {
+pub(crate) fn assert_same(case: &Case, mut runc: Output, vm: Output) -> Output {
+    if case.terminal.is_some() {
+        runc.stdout = without_doubled_returns(&runc.stdout);
+    }
     assert!(
-        *runc == vm,
+        runc == vm,
         "{} differs\n--- runc: status {}\n{}{}--- runcvm: status {}\n{}{}",
         shown(
             "the command",
@@ -32,6 +35,19 @@ pub(crate) fn assert_same(case: &Case, runc: &Output, vm: Output) -> Output {
         stream("stderr", &vm.stderr, &runc.stderr),
     );
     vm
+}
+
+/// Undoes what runc does to the first lines on a terminal: it tells the container's not to
+/// add a return to newlines, as the user's does so, but only while the command runs already.
+fn without_doubled_returns(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(bytes.len());
+    for &byte in bytes {
+        if byte == b'\n' && kept.ends_with(b"\r\r") {
+            kept.pop();
+        }
+        kept.push(byte);
+    }
+    kept
 }
 
 /// A stream, from a little before it differs from the other side's.

@@ -1,6 +1,6 @@
 //! A machine and a container that stay, for commands in both.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::case::Case;
 use crate::compare::assert_same;
@@ -17,17 +17,22 @@ pub struct Pair {
     container: RunningContainer,
 }
 
+static SHARED: Mutex<Option<Arc<Pair>>> = Mutex::new(None);
+
+extern "C" fn forget_shared() {
+    SHARED.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
 impl Pair {
-    /// The pair that all tests of this process share while one of them has it: booting one
-    /// for each would take minutes.
+    /// The pair that all tests of this process share; it goes when the process ends.
     pub fn shared() -> Arc<Self> {
-        static SHARED: Mutex<Weak<Pair>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.upgrade().unwrap_or_else(|| {
-            let pair = Arc::new(Self::new());
-            *shared = Arc::downgrade(&pair);
-            pair
-        })
+        let pair = shared.get_or_insert_with(|| {
+            // SAFETY: the handler may be called at any time before the process ends.
+            unsafe { libc::atexit(forget_shared) };
+            Arc::new(Self::new())
+        });
+        Arc::clone(pair)
     }
 
     /// A new pair, each over a private copy of the test root filesystem.
@@ -72,7 +77,7 @@ impl Pair {
         let runc = command.wait();
         let command = case.exec_in_vm(&self.vm);
         talk(&command);
-        assert_same(case, &runc, command.wait())
+        assert_same(case, runc, command.wait())
     }
 }
 
