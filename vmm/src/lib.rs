@@ -6,5 +6,12 @@
 //! up when either ends. The machine process ([`machine`]) drives KVM and the devices, and
 //! speaks [`control`] with the launcher.
 
+pub mod acpi;
+pub mod boot;
 pub mod control;
+pub mod cpu;
+pub mod kvm;
+pub mod layout;
+pub mod machine;
+pub mod memory;
 pub mod spec;

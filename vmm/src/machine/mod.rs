@@ -1,0 +1,135 @@
+//! The machine process: from a [`MachineSpec`] to a running guest, and to its end.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use nix::time::{ClockId, clock_gettime};
+use thiserror::Error;
+
+use crate::boot::{BootError, CommandLineError};
+use crate::control::{End, Event};
+use crate::cpu::Threads;
+use crate::kvm::KvmError;
+use crate::kvm::probe::{self, ProbeError};
+use crate::memory::MemoryError;
+use crate::spec::MachineSpec;
+
+mod assembly;
+mod channel;
+mod devices;
+mod ending;
+mod overhead;
+mod serve;
+
+use assembly::Machine;
+use channel::Channel;
+use devices::DeviceError;
+use serve::Server;
+
+/// Why a machine could not be built.
+#[derive(Debug, Error)]
+pub enum MachineError {
+    #[error("This host cannot run a machine")]
+    Host(#[from] ProbeError),
+    #[error("A machine has 1 to 64 vCPUs, not {0}")]
+    BadCpus(u8),
+    #[error("Cannot make the guest's memory")]
+    Memory(#[from] MemoryError),
+    #[error("Cannot make the virtual machine")]
+    Kvm(#[from] KvmError),
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    #[error(transparent)]
+    CommandLine(#[from] CommandLineError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error("The host refused {what}")]
+    Resource {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Lines of the serial port that are told with the end.
+const LOG_LINES: usize = 40;
+
+/// Exit statuses of the machine process; what happened is told on the control socket.
+const ENDED: i32 = 0;
+const FAILED: i32 = 1;
+
+/// Builds the machine, runs it, and ends the process when it ends.
+///
+/// `spec` names file descriptors of this process, which are the machine's from now on.
+pub fn run(spec: MachineSpec) -> ! {
+    let channel = Arc::new(Channel::new(owned(spec.control).into()));
+    let status = match run_to_end(&spec, &channel) {
+        Ok((end, log)) => {
+            channel.event(&Event::Ended { end, log });
+            ENDED
+        }
+        Err(e) => {
+            channel.event(&Event::Failed {
+                message: with_causes(&e),
+            });
+            FAILED
+        }
+    };
+    // SAFETY: _exit only ends the process. Nothing is unmapped or closed one by one, which
+    // for a guest's memory and KVM's file descriptors would take the longest of all.
+    unsafe { libc::_exit(status) }
+}
+
+fn run_to_end(spec: &MachineSpec, channel: &Arc<Channel>) -> Result<(End, String), MachineError> {
+    let host = probe::probe()?;
+    let machine = Machine::assemble(&host.kvm, spec, channel)?;
+    channel.event(&Event::KvmReady { at: now() });
+    let Machine {
+        vcpus,
+        buses,
+        devices,
+        serial,
+        ending,
+        ..
+    } = machine;
+    let report = ending.reporter();
+    channel.event(&Event::FirstEntry { at: now() });
+    let threads = Threads::start(vcpus, &buses, &report).map_err(|source| {
+        let what = "a thread for a vCPU";
+        MachineError::Resource { what, source }
+    })?;
+    let server = Server::new(spec, channel, &ending, &threads, devices.console.as_ref());
+    let end = server.serve();
+    threads.stop();
+    for transport in &devices.transports {
+        transport.shutdown();
+    }
+    Ok((end, serial.last_lines(LOG_LINES)))
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+fn now() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(|time| std::time::Duration::from(time).as_nanos())
+        .ok()
+        .and_then(|nanoseconds| u64::try_from(nanoseconds).ok())
+        .unwrap_or(0)
+}
+
+/// An error and its causes as one sentence.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Takes a file descriptor of the specification.
+fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: The launcher opened it for this process and named it once, for this use.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
