@@ -1,6 +1,6 @@
 //! File system device (§5.11): a directory of the host that a vhost-user backend, virtiofsd,
 //! serves straight from guest memory. The device itself only introduces the two to each
-//! other ([`session`]): kicks go from the hypervisor to the backend, and its interrupts back.
+//! other (`session`): kicks go from the hypervisor to the backend, and its interrupts back.
 
 mod session;
 

@@ -6,8 +6,8 @@
 //! port that its end has in the guest's eyes, and then both talk; else the connection closes.
 //! A guest program that connects to port P of the host reaches the Unix socket `{prefix}_P`.
 //!
-//! The thread of [`worker`] owns everything. [`table`] finds the connection that a packet or
-//! an event is for, [`connection`] is what the specification says of one, [`stream`] its Unix
+//! The thread of `worker` owns everything. `table` finds the connection that a packet or
+//! an event is for, `connection` is what the specification says of one, `stream` its Unix
 //! socket.
 
 mod connection;

@@ -112,18 +112,21 @@ impl Handler {
         }
     }
 
-    fn watch_time(&mut self) {
-        if self.table.timed == self.ticking {
+    fn start_timer(&mut self) {
+        if self.ticking || !self.table.timed {
             return;
         }
-        let set = if self.table.timed {
-            self.timer.reset(TICK, Some(TICK))
-        } else {
-            self.timer.clear()
-        };
-        match set {
-            Ok(()) => self.ticking = self.table.timed,
+        match self.timer.reset(TICK, None) {
+            Ok(()) => self.ticking = true,
             Err(error) => log::warn!("vsock: the timer cannot be set: {error}"),
+        }
+    }
+
+    /// Disarms the timer, and takes back that it expired.
+    fn stop_timer(&mut self) {
+        self.ticking = false;
+        if let Err(error) = self.timer.clear() {
+            log::warn!("vsock: the timer cannot be cleared: {error}");
         }
     }
 
@@ -157,8 +160,7 @@ impl MutEventSubscriber for Handler {
             }
             LISTENER => self.table.backlog = true,
             TIMER => {
-                // It has expired, so this does not block.
-                let _ = self.timer.wait();
+                self.stop_timer();
                 self.table.tick(now);
             }
             id => self.table.on_event(id, events.event_set(), now),
@@ -166,7 +168,7 @@ impl MutEventSubscriber for Handler {
         self.table.accept(&self.listener, now);
         self.serve_receive(now);
         self.watch_sockets(ops, now);
-        self.watch_time();
+        self.start_timer();
     }
 }
 

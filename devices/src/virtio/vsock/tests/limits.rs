@@ -186,3 +186,15 @@ fn bad_specs_are_refused() {
     let error = make(3, &"p".repeat(97)).unwrap_err().to_string();
     assert!(error.ends_with("has 97 bytes, the most is 96"), "{error}");
 }
+
+#[test]
+fn time_passes_for_a_program_that_waits() {
+    let guest = Guest::new(16, 4096);
+    let mut idle = guest.dial();
+    let start = Instant::now();
+    idle.set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    assert_eq!(read_all(&mut idle), b"");
+    let waited = start.elapsed();
+    assert!(waited > Duration::from_secs(9), "{waited:?}");
+}
