@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use super::cpio::{self, Kind};
 use crate::layout;
 use crate::spec::{Content, InitramfsPart};
+use runcvm_kernels::cpio::{self, Kind};
 
 const PAGE: u64 = 4096;
 /// Permission bits of directories that files are put in.

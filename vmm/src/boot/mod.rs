@@ -10,7 +10,6 @@ use vm_memory::{GuestAddress, GuestMemoryError, GuestMemoryMmap};
 use crate::spec::InitramfsPart;
 
 mod command_line;
-mod cpio;
 mod initramfs;
 mod kernel;
 mod zero_page;
