@@ -8,9 +8,11 @@
 
 pub mod acpi;
 pub mod boot;
+pub mod cli;
 pub mod control;
 pub mod cpu;
 pub mod kvm;
+pub mod launch;
 pub mod layout;
 pub mod machine;
 pub mod memory;

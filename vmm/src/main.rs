@@ -1,3 +1,8 @@
 //! `runcvm-vmm`: boots a directory as a microVM.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let started = runcvm_vmm::launch::now();
+    runcvm_vmm::cli::main(std::env::args_os(), started)
+}

@@ -1,0 +1,240 @@
+//! From a specification to a running machine.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use nix::sys::socket::{Backlog, listen};
+use runcvm_kernels::{Part, Prefix};
+use runcvm_protocol::{CONFIG_PATH, GuestConfig, WORKLOAD_PORT};
+
+use super::config::{self, Tagged};
+use super::console::{self, Console};
+use super::control::ControlServer;
+use super::disk::DiskSpec;
+use super::kernel::{self, Kernel};
+use super::net::Net;
+use super::process::MachineProcess;
+use super::rundir::{self, RunDir};
+use super::share::Share;
+use super::signals::Signals;
+use super::spec::LaunchSpec;
+use super::streams::Io;
+use super::supervise::{Awaited, Started, Supervisor};
+use super::terminal::Saved;
+use super::timings::{Timings, now};
+use super::watcher::Watcher;
+use super::{Error, Outcome, disk, host, net, share, system};
+use crate::spec::{Content, DeviceSpec, InitramfsPart, MachineSpec, Transport};
+
+/// Commands that can wait to be taken by the agent.
+const BACKLOG: i32 = 1024;
+
+/// Boots the machine, runs its workload on `io`, and returns how that ended. `started` is when
+/// this began ([`now`]), for the timings. Nothing is left of the machine afterwards.
+pub fn run(spec: &LaunchSpec, io: Io, started: u64) -> Result<Outcome, Error> {
+    let mut timings = Timings::new(started);
+    // Whatever can be refused is refused before anything is started.
+    host::check(spec)?;
+    let prefix = Prefix::find();
+    let init = installed(prefix.libexec("runcvm-init"))?;
+    let virtiofsd = installed(prefix.libexec("virtiofsd"))?;
+    let kernel = kernel::resolve(&prefix, spec.kernel.as_deref(), &parts(spec))?;
+    let (shares, mounts) = config::open_shares(spec)?;
+    let disks: Vec<_> = spec
+        .disks
+        .iter()
+        .map(disk::open)
+        .collect::<Result<_, _>>()?;
+    let nets: Vec<_> = spec
+        .nets
+        .iter()
+        .enumerate()
+        .map(|(index, net)| net::open(net, index))
+        .collect::<Result<_, _>>()?;
+
+    let signals = Signals::take().map_err(system("Signals cannot be taken"))?;
+    let run_dir = RunDir::acquire(&rundir::base()?, &spec.name)?;
+    let terminal = io.stdin.as_ref().and_then(|fd| Saved::of(fd.as_fd()));
+    let watcher = Watcher::start(run_dir.path(), terminal.as_ref())
+        .map_err(system("The watching process cannot be started"))?;
+    drop(terminal);
+
+    let mut devices = Devices::default();
+    let shares = devices.add_shares(&virtiofsd, shares, &run_dir)?;
+    let interfaces = nets.iter().map(|net| net.interface.clone()).collect();
+    devices.add_disks(&spec.disks, disks);
+    devices.add_nets(nets);
+    let listener = devices.add_vsock(&run_dir)?;
+    let console = if console::is_wanted(spec.init, &spec.process) {
+        Some(devices.add_console()?)
+    } else {
+        None
+    };
+    devices.list.push(DeviceSpec::Rng);
+    let serial = spec.kernel_log.then(|| io.stderr.as_raw_fd());
+
+    let config = config::guest_config(spec, mounts, interfaces);
+    let control = ControlServer::new(&run_dir.control_socket())
+        .map_err(system("The control socket cannot be made"))?;
+    let machine = MachineSpec {
+        name: spec.name.clone(),
+        cpus: spec.cpus,
+        memory: spec.memory,
+        kernel: kernel.vmlinux.clone(),
+        initramfs: initramfs(kernel, init, &config),
+        append: spec.append.clone(),
+        verbose_kernel: spec.kernel_log,
+        transport: spec.transport,
+        devices: devices.list,
+        serial,
+        control: -1,
+    };
+    let mut fds = devices.fds;
+    if serial.is_some() {
+        let stderr = io.stderr.try_clone();
+        let stderr = stderr.map_err(system("stderr cannot be shared with the machine"))?;
+        fds.push(stderr);
+    }
+    timings.spawned = Some(now());
+    let machine = MachineProcess::start(machine, &fds)
+        .map_err(system("The machine process cannot be started"))?;
+    // Disks, taps and sockets are the machine's alone now.
+    drop(fds);
+
+    let started = Started {
+        machine,
+        shares,
+        control,
+        workload: Awaited {
+            listener,
+            io,
+            console,
+        },
+    };
+    let outcome = Supervisor::new(spec, started, &signals, timings).run();
+    drop(run_dir);
+    drop(watcher);
+    outcome
+}
+
+fn installed(program: PathBuf) -> Result<PathBuf, Error> {
+    if program.exists() {
+        Ok(program)
+    } else {
+        Err(Error::NotInstalled(program))
+    }
+}
+
+/// Parts of a bundle's initramfs for what every machine need not have.
+fn parts(spec: &LaunchSpec) -> Vec<Part> {
+    let mut parts = Vec::new();
+    if spec.transport == Transport::Mmio {
+        parts.push(Part::Mmio);
+    }
+    if !spec.nets.is_empty() {
+        parts.push(Part::Net);
+    }
+    if !spec.disks.is_empty() {
+        parts.push(Part::Disk);
+    }
+    parts
+}
+
+fn initramfs(kernel: Kernel, init: PathBuf, config: &GuestConfig) -> Vec<InitramfsPart> {
+    let mut initramfs = kernel.initramfs;
+    initramfs.push(InitramfsPart::File {
+        path: "/init".into(),
+        mode: 0o755,
+        content: Content::Path(init),
+    });
+    initramfs.push(InitramfsPart::File {
+        path: CONFIG_PATH.into(),
+        mode: 0o600,
+        content: Content::Bytes(config.encode()),
+    });
+    initramfs
+}
+
+/// The machine's devices, and the descriptors that it inherits for them.
+#[derive(Default)]
+struct Devices {
+    list: Vec<DeviceSpec>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Devices {
+    fn give(&mut self, fd: impl Into<OwnedFd>) -> RawFd {
+        let fd = fd.into();
+        let raw = fd.as_raw_fd();
+        self.fds.push(fd);
+        raw
+    }
+
+    fn add_shares(
+        &mut self,
+        virtiofsd: &Path,
+        shares: Vec<Tagged>,
+        run_dir: &RunDir,
+    ) -> Result<Vec<Share>, Error> {
+        let mut started = Vec::new();
+        for (index, Tagged { tag, opened }) in shares.into_iter().enumerate() {
+            let (share, client) = share::start(virtiofsd, opened, run_dir, index)?;
+            started.push(share);
+            let socket = self.give(client);
+            self.list.push(DeviceSpec::Fs { tag, socket });
+        }
+        Ok(started)
+    }
+
+    fn add_disks(&mut self, specs: &[DiskSpec], disks: Vec<File>) {
+        for (spec, disk) in specs.iter().zip(disks) {
+            let fd = self.give(disk);
+            self.list.push(DeviceSpec::Block {
+                fd,
+                read_only: spec.read_only,
+                id: spec.id.clone(),
+                queues: spec.queues,
+            });
+        }
+    }
+
+    fn add_nets(&mut self, nets: Vec<Net>) {
+        for net in nets {
+            let tap = self.give(net.tap);
+            self.list.push(DeviceSpec::Net {
+                tap,
+                mac: net.mac,
+                mtu: Some(net.mtu),
+            });
+        }
+    }
+
+    fn add_console(&mut self) -> Result<Console, Error> {
+        let (console, ends) =
+            Console::new().map_err(system("The console's pipes cannot be made"))?;
+        let (input, output) = (self.give(ends.input), self.give(ends.output));
+        self.list.push(DeviceSpec::Console {
+            input: Some(input),
+            output,
+        });
+        Ok(console)
+    }
+
+    /// Adds the sockets between host and guest; returns where the workload's session arrives.
+    fn add_vsock(&mut self, run_dir: &RunDir) -> Result<UnixListener, Error> {
+        const WHAT: &str = "The machine's sockets cannot be made";
+        let prefix = run_dir.vsock_socket();
+        let mut workload = prefix.clone().into_os_string();
+        workload.push(format!("_{WORKLOAD_PORT}"));
+        let workload = UnixListener::bind(workload).map_err(system(WHAT))?;
+        workload.set_nonblocking(true).map_err(system(WHAT))?;
+        let listener = UnixListener::bind(&prefix).map_err(system(WHAT))?;
+        let backlog = Backlog::new(BACKLOG).expect("a positive backlog");
+        listen(&listener, backlog).map_err(system(WHAT))?;
+        let listener = self.give(listener);
+        self.list.push(DeviceSpec::Vsock { listener, prefix });
+        Ok(workload)
+    }
+}
