@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cgroup::Cgroup;
 use crate::process::{Input, Output, Running};
 
 /// How long a command may take unless the test says otherwise. The lab is slow.
@@ -22,6 +23,7 @@ pub struct Invocation {
     input: Input,
     terminal: Option<(u16, u16)>,
     timeout: Duration,
+    cgroup: Option<Cgroup>,
     keep: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -48,6 +50,7 @@ impl Invocation {
             input: Input::Null,
             terminal: None,
             timeout: TIMEOUT,
+            cgroup: None,
             keep: Vec::new(),
         }
     }
@@ -102,6 +105,13 @@ impl Invocation {
         self.args(["-t", "-i"])
     }
 
+    /// Starts it, and so all that come from it, in `cgroup`.
+    #[must_use]
+    pub fn within(mut self, cgroup: &Cgroup) -> Self {
+        self.cgroup = Some(cgroup.clone());
+        self
+    }
+
     /// Keeps a thing for as long as the invocation runs.
     pub(crate) fn keep(mut self, thing: impl Any + Send + Sync) -> Self {
         self.keep.push(Arc::new(thing));
@@ -135,6 +145,9 @@ impl Invocation {
 
     fn spawn(&self, mut process: Command) -> Running {
         process.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.contain(&mut process).expect("the group is there");
+        }
         Running::start(process, self.input.clone(), self.terminal, self.timeout)
     }
 }

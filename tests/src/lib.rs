@@ -26,7 +26,9 @@
 //! is missing. They use the release binaries in `target/runcvm`, which `make build` makes.
 
 mod case;
+mod cgroup;
 mod compare;
+mod host;
 mod invocation;
 mod net;
 mod pair;
@@ -34,10 +36,13 @@ mod process;
 mod project;
 mod rootfs;
 mod runc;
+mod shared;
 mod users;
 mod vm;
 
 pub use case::Case;
+pub use cgroup::{Cgroup, Member};
+pub use host::{md5, meminfo};
 pub use invocation::Invocation;
 pub use net::Tap;
 pub use pair::Pair;
@@ -45,4 +50,5 @@ pub use process::{Output, Running};
 pub use project::{binary, home, project};
 pub use rootfs::{Rootfs, scratch};
 pub use runc::RunningContainer;
-pub use vm::{RunningVm, Vm};
+pub use shared::Shared;
+pub use vm::{RunningVm, Vm, vmm};

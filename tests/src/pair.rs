@@ -1,12 +1,13 @@
 //! A machine and a container that stay, for commands in both.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::case::Case;
 use crate::compare::assert_same;
 use crate::process::{Output, Running};
 use crate::rootfs::Rootfs;
 use crate::runc::RunningContainer;
+use crate::shared::Shared;
 use crate::vm::RunningVm;
 
 /// A machine and a container with the same workload, in which the same commands must do the
@@ -17,22 +18,11 @@ pub struct Pair {
     container: RunningContainer,
 }
 
-static SHARED: Mutex<Option<Arc<Pair>>> = Mutex::new(None);
-
-extern "C" fn forget_shared() {
-    SHARED.lock().unwrap_or_else(PoisonError::into_inner).take();
-}
-
 impl Pair {
     /// The pair that all tests of this process share; it goes when the process ends.
     pub fn shared() -> Arc<Self> {
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        let pair = shared.get_or_insert_with(|| {
-            // SAFETY: the handler may be called at any time before the process ends.
-            unsafe { libc::atexit(forget_shared) };
-            Arc::new(Self::new())
-        });
-        Arc::clone(pair)
+        static SHARED: Shared<Pair> = Shared::new();
+        SHARED.get(Self::new)
     }
 
     /// A new pair, each over a private copy of the test root filesystem.

@@ -1,10 +1,11 @@
 //! Machines of `runcvm-vmm`.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::cgroup::Cgroup;
 use crate::invocation::Invocation;
 use crate::process::{Output, Running};
 use crate::project::{binary, home};
@@ -15,6 +16,7 @@ use crate::rootfs::Rootfs;
 pub struct Vm {
     invocation: Invocation,
     name: String,
+    env: Vec<(OsString, OsString)>,
 }
 
 impl Vm {
@@ -27,7 +29,11 @@ impl Vm {
             .args(["--name", &name, "--rootfs"])
             .args([rootfs.path()])
             .keep(rootfs.clone());
-        Self { invocation, name }
+        Self {
+            invocation,
+            name,
+            env: Vec::new(),
+        }
     }
 
     /// A machine over a private copy of the test root filesystem.
@@ -39,6 +45,20 @@ impl Vm {
     #[must_use]
     pub fn args(self, options: impl IntoIterator<Item: AsRef<OsStr>>) -> Self {
         self.map(|invocation| invocation.args(options))
+    }
+
+    /// Sets a variable for `runcvm-vmm` itself, for this machine's other verbs too.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        let pair = (name.as_ref().to_owned(), value.as_ref().to_owned());
+        self.env.push(pair);
+        self.map(|invocation| invocation.env(name, value))
+    }
+
+    /// See [`Invocation::within`].
+    #[must_use]
+    pub fn within(self, cgroup: &Cgroup) -> Self {
+        self.map(|invocation| invocation.within(cgroup))
     }
 
     /// See [`Invocation::timeout`].
@@ -77,6 +97,7 @@ impl Vm {
         RunningVm {
             running,
             name: self.name.clone(),
+            env: self.env.clone(),
             _invocation: self.invocation.clone(),
         }
     }
@@ -84,7 +105,7 @@ impl Vm {
     pub(crate) fn map(self, change: impl FnOnce(Invocation) -> Invocation) -> Self {
         Self {
             invocation: change(self.invocation),
-            name: self.name,
+            ..self
         }
     }
 }
@@ -94,6 +115,7 @@ impl Vm {
 pub struct RunningVm {
     running: Running,
     name: String,
+    env: Vec<(OsString, OsString)>,
     /// It keeps the root filesystem until the machine is gone.
     _invocation: Invocation,
 }
@@ -106,7 +128,33 @@ impl RunningVm {
 
     /// Another command in it: `vm.exec().args(["-u", "user"]).run(["id"])`.
     pub fn exec(&self) -> Invocation {
-        vmm("exec").operand(&self.name)
+        self.verb("exec")
+    }
+
+    /// `runcvm-vmm VERB` for it: `vm.verb("stop").run_bare()`.
+    pub fn verb(&self, verb: &str) -> Invocation {
+        self.env
+            .iter()
+            .fold(vmm(verb), |invocation, (name, value)| {
+                invocation.env(name, value)
+            })
+            .operand(&self.name)
+    }
+
+    /// What `runcvm-vmm status` says of it.
+    #[track_caller]
+    pub fn status(&self) -> serde_json::Value {
+        let output = self.verb("status").run_bare().succeeded();
+        serde_json::from_slice(&output.stdout).expect("the status is JSON")
+    }
+
+    /// Runs a script of the shell in it, which must succeed, and returns what it wrote.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> String {
+        self.exec()
+            .run(["sh", "-e", "-c", script])
+            .succeeded()
+            .out()
     }
 
     /// Waits for its end.
@@ -125,7 +173,7 @@ impl Deref for RunningVm {
 }
 
 /// `runcvm-vmm VERB` of the development prefix.
-pub(crate) fn vmm(verb: &str) -> Invocation {
+pub fn vmm(verb: &str) -> Invocation {
     Invocation::new(binary("runcvm-vmm"))
         .env("RUNCVM_HOME", home())
         .args([verb])

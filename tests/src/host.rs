@@ -1,0 +1,25 @@
+//! What the suites ask of the host.
+
+use std::path::Path;
+use std::process::Command;
+
+/// A field of `/proc/meminfo`, such as `MemTotal`, in bytes.
+pub fn meminfo(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("Linux has it");
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .and_then(|value| value.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+        .unwrap_or_else(|| panic!("/proc/meminfo has no {name}"))
+        * 1024
+}
+
+/// The MD5 sum of a file: quick on emulated processors, and good enough to tell accidents.
+pub fn md5(path: &Path) -> String {
+    let output = Command::new("md5sum")
+        .arg("--")
+        .arg(path)
+        .output()
+        .expect("coreutils are installed");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout[..32]).into_owned()
+}
