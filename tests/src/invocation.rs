@@ -69,6 +69,17 @@ impl Invocation {
         self
     }
 
+    /// Lets another program run this one, which it finds after its own arguments.
+    #[must_use]
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        let mut options: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
+        options.push(self.program);
+        options.append(&mut self.options);
+        self.program = options.remove(0);
+        self.options = options;
+        self
+    }
+
     /// Sets a variable for the program itself.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {

@@ -37,6 +37,7 @@ mod project;
 mod rootfs;
 mod runc;
 mod shared;
+mod traces;
 mod users;
 mod vm;
 
@@ -51,4 +52,5 @@ pub use project::{binary, home, project};
 pub use rootfs::{Rootfs, scratch};
 pub use runc::RunningContainer;
 pub use shared::Shared;
+pub use traces::Traces;
 pub use vm::{RunningVm, Vm, vmm};

@@ -24,14 +24,18 @@ impl Vm {
     pub fn new(rootfs: &Rootfs) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("test-{}-{count}", std::process::id());
+        Self::named(&format!("test-{}-{count}", std::process::id()), rootfs)
+    }
+
+    /// A machine over this root filesystem, with this name.
+    pub fn named(name: &str, rootfs: &Rootfs) -> Self {
         let invocation = vmm("run")
-            .args(["--name", &name, "--rootfs"])
+            .args([&format!("--name={name}"), "--rootfs"])
             .args([rootfs.path()])
             .keep(rootfs.clone());
         Self {
             invocation,
-            name,
+            name: name.to_owned(),
             env: Vec::new(),
         }
     }
@@ -59,6 +63,12 @@ impl Vm {
     #[must_use]
     pub fn within(self, cgroup: &Cgroup) -> Self {
         self.map(|invocation| invocation.within(cgroup))
+    }
+
+    /// See [`Invocation::under`].
+    #[must_use]
+    pub fn under(self, wrapper: &[&str]) -> Self {
+        self.map(|invocation| invocation.under(wrapper))
     }
 
     /// See [`Invocation::timeout`].
@@ -89,6 +99,12 @@ impl Vm {
     #[track_caller]
     pub fn run(&self, command: impl IntoIterator<Item: AsRef<OsStr>>) -> Output {
         self.invocation.run(command)
+    }
+
+    /// Runs the program with the options alone, without a command.
+    #[track_caller]
+    pub fn run_bare(&self) -> Output {
+        self.invocation.run_bare()
     }
 
     /// Boots it in the background.
