@@ -102,7 +102,13 @@ fn sentence(error: &anyhow::Error) -> String {
             sentence.push_str(text);
         }
     }
-    sentence
+    capitalised(&sentence)
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|c| c.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
 }
 
 /// Shows help, or what is wrong with the command line in one sentence.
@@ -132,9 +138,7 @@ fn usage_sentence(message: &str) -> String {
         .collect();
     let text = paragraph.join(" ");
     let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let mut letters = text.chars();
-    let first = letters.next().map(|c| c.to_ascii_uppercase());
-    let text: String = first.into_iter().chain(letters).collect();
+    let text = capitalised(text);
     format!("{text} (see `runcvm-vmm --help`)")
 }
 

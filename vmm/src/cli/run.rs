@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, ValueEnum};
 use runcvm_protocol::{ByteBuf, InitMode};
 
 use super::process::ProcessArgs;
 use super::values;
+use crate::launch::spec::MAX_CPUS;
 use crate::launch::{self, Io, LaunchSpec, MountSpec, rundir};
 use crate::spec::Transport;
 
@@ -35,7 +37,7 @@ pub(super) struct RunArgs {
     kernel: Option<OsString>,
 
     /// Number of processors, 1 to 64
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = processors())]
     cpus: u8,
 
     /// Memory, with k, m or g
@@ -110,6 +112,10 @@ enum Init {
 enum Bus {
     Pci,
     Mmio,
+}
+
+fn processors() -> RangedI64ValueParser<u8> {
+    RangedI64ValueParser::new().range(1..=i64::from(MAX_CPUS))
 }
 
 impl RunArgs {

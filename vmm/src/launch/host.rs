@@ -26,8 +26,8 @@ pub enum Error {
     Kvm(#[from] ProbeError),
 }
 
-/// Refuses a machine that this host cannot run.
-pub(crate) fn check(spec: &LaunchSpec) -> Result<(), Error> {
+/// Refuses a machine that is too big for this host, or no machine.
+pub(crate) fn check_size(spec: &LaunchSpec) -> Result<(), Error> {
     if !(1..=MAX_CPUS).contains(&spec.cpus) {
         return Err(Error::Cpus(spec.cpus));
     }
@@ -41,6 +41,11 @@ pub(crate) fn check(spec: &LaunchSpec) -> Result<(), Error> {
             total,
         });
     }
+    Ok(())
+}
+
+/// Refuses a host that has no KVM to run a kernel with.
+pub(crate) fn check_kvm() -> Result<(), Error> {
     probe()?;
     Ok(())
 }

@@ -13,11 +13,11 @@ use crate::spec::{Content, InitramfsPart};
 /// Why there is no kernel to boot.
 #[derive(Debug, Error)]
 pub enum Error {
-    #[error("The kernel {} cannot be used", .0.display())]
-    Image(PathBuf, #[source] ImageError),
-    #[error("No kernel can be chosen")]
-    Store(#[source] StoreError),
-    #[error("This machine cannot boot")]
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
     NoDriver(#[from] NoDriver),
     #[error("The kernel's name \"{0}\" is not UTF-8")]
     Name(String),
@@ -57,7 +57,7 @@ pub(crate) fn resolve(
             name.ok_or_else(|| Error::Name(w.to_string_lossy().into()))
         })
         .transpose()?;
-    let bundle = Store::new(prefix).resolve(name).map_err(Error::Store)?;
+    let bundle = Store::new(prefix).resolve(name)?;
     let initramfs = bundle.initramfs(parts)?;
     let archives = initramfs.archives.into_iter().map(InitramfsPart::Archive);
     let modules = InitramfsPart::File {
@@ -73,8 +73,7 @@ pub(crate) fn resolve(
 
 /// A kernel image by itself, which must have all drivers built in.
 fn from_image(prefix: &Prefix, image: &Path) -> Result<Kernel, Error> {
-    let vmlinux = runcvm_kernels::vmlinux_of(image, &prefix.cache())
-        .map_err(|e| Error::Image(image.into(), e))?;
+    let vmlinux = runcvm_kernels::vmlinux_of(image, &prefix.cache())?;
     Ok(Kernel {
         vmlinux,
         initramfs: vec![InitramfsPart::File {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitStatus};
 
@@ -56,6 +56,15 @@ impl MachineProcess {
         command.arg(file.as_raw_fd().to_string());
         let own = [file.as_raw_fd(), machine_end.as_raw_fd()];
         let inherited = fds.iter().map(AsRawFd::as_raw_fd).chain(own).collect();
+        Self::start_command(command, inherited, control)
+    }
+
+    /// Starts `command` as the machine process that has the other end of `control`.
+    pub(super) fn start_command(
+        command: Command,
+        inherited: Vec<RawFd>,
+        control: UnixStream,
+    ) -> io::Result<Self> {
         Ok(Self {
             process: Helper::start(command, inherited, || Ok(()))?,
             control: LineSocket::new(control)?,

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -23,11 +23,13 @@ pub(crate) const FILE_NAME: &str = "file";
 /// Why a share cannot be made.
 #[derive(Debug, Error)]
 pub enum Error {
-    #[error("{0} is no directory")]
-    NotDirectory(PathBuf),
-    #[error("{0} cannot be shared")]
-    Open(PathBuf, #[source] io::Error),
-    #[error("{0} is neither a directory nor a file")]
+    #[error("The root filesystem {0} is no directory, which it must be")]
+    RootNotDirectory(PathBuf),
+    #[error("The root filesystem {0} cannot be used")]
+    Root(PathBuf, #[source] io::Error),
+    #[error("The volume {0} cannot be used")]
+    Volume(PathBuf, #[source] io::Error),
+    #[error("The volume {0} is neither a directory nor a file, one of which it must be")]
     Special(PathBuf),
     #[error(
         "The file {0} cannot be shared without root or user namespaces: share its directory, \
@@ -57,35 +59,41 @@ enum Target {
 
 /// Opens a directory that is to be the root filesystem.
 pub(crate) fn open_root(path: &Path, read_only: bool) -> Result<Opened, Error> {
-    let opened = open(path, read_only)?;
-    match opened.target {
-        Target::Directory(_) => Ok(opened),
-        Target::File(_) => Err(Error::NotDirectory(path.into())),
+    match open(path).map_err(|e| Error::Root(path.into(), e))? {
+        Some(target @ Target::Directory(_)) => Ok(Opened {
+            path: path.into(),
+            target,
+            read_only,
+        }),
+        Some(Target::File(_)) | None => Err(Error::RootNotDirectory(path.into())),
     }
 }
 
-/// Opens a directory or file.
-pub(crate) fn open(path: &Path, read_only: bool) -> Result<Opened, Error> {
-    let failed = |e| Error::Open(path.into(), e);
+/// Opens a directory or file that is to be a volume.
+pub(crate) fn open_volume(path: &Path, read_only: bool) -> Result<Opened, Error> {
+    let target = open(path).map_err(|e| Error::Volume(path.into(), e))?;
+    Ok(Opened {
+        path: path.into(),
+        target: target.ok_or_else(|| Error::Special(path.into()))?,
+        read_only,
+    })
+}
+
+/// Opens a directory or file; `None` if it is neither.
+fn open(path: &Path) -> io::Result<Option<Target>> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH)
-        .open(path)
-        .map_err(failed)?;
-    let kind = file.metadata().map_err(failed)?.file_type();
-    let target = if kind.is_dir() {
-        Target::Directory(file)
+        .open(path)?;
+    let kind = file.metadata()?.file_type();
+    Ok(if kind.is_dir() {
+        Some(Target::Directory(file))
     } else if kind.is_file() {
-        let absolute = path.canonicalize().map_err(failed)?;
-        let bytes = absolute.as_os_str().as_bytes();
-        Target::File(CString::new(bytes).expect("the kernel's paths have no zero bytes"))
+        let absolute = path.canonicalize()?.into_os_string().into_vec();
+        let absolute = CString::new(absolute).expect("the kernel's paths have no zero bytes");
+        Some(Target::File(absolute))
     } else {
-        return Err(Error::Special(path.into()));
-    };
-    Ok(Opened {
-        path: path.into(),
-        target,
-        read_only,
+        None
     })
 }
 

@@ -36,7 +36,7 @@ const BACKLOG: i32 = 1024;
 pub fn run(spec: &LaunchSpec, io: Io, started: u64) -> Result<Outcome, Error> {
     let mut timings = Timings::new(started);
     // Whatever can be refused is refused before anything is started.
-    host::check(spec)?;
+    host::check_size(spec)?;
     let prefix = Prefix::find();
     let init = installed(prefix.libexec("runcvm-init"))?;
     let virtiofsd = installed(prefix.libexec("virtiofsd"))?;
@@ -47,6 +47,7 @@ pub fn run(spec: &LaunchSpec, io: Io, started: u64) -> Result<Outcome, Error> {
         .iter()
         .map(disk::open)
         .collect::<Result<_, _>>()?;
+    host::check_kvm()?;
     let nets: Vec<_> = spec
         .nets
         .iter()

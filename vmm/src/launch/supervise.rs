@@ -28,6 +28,9 @@ const ACCOUNT: Duration = Duration::from_secs(1);
 /// because of the other.
 const TOGETHER: Duration = Duration::from_secs(2);
 
+/// Between looks at a machine process that has closed its control socket.
+const AFTER_HANG_UP: Duration = Duration::from_millis(2);
+
 /// Lines of the guest's kernel that are shown when it failed.
 const KERNEL_LINES: usize = 20;
 
@@ -139,7 +142,9 @@ impl<'a> Supervisor<'a> {
             .share_ended
             .filter(|_| running)
             .map(|(_, at)| at + TOGETHER);
-        let next = [self.kill_at, share].into_iter().flatten().min();
+        // Its end follows its last word, and need not be signalled to this thread.
+        let end = (running && self.machine.has_hung_up()).then(|| Instant::now() + AFTER_HANG_UP);
+        let next = [self.kill_at, share, end].into_iter().flatten().min();
         next.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
@@ -174,6 +179,8 @@ impl<'a> Supervisor<'a> {
                 self.timings.take(&event);
                 if matches!(event, Event::Ended { .. } | Event::Failed { .. }) {
                     self.last = Some(event);
+                    // It has nothing left to do; with that it need not take its time.
+                    self.kill_now();
                 }
             }
             Heard::Reply(Asker::Client(client), reply) => self.control.reply(client, &reply),
@@ -421,3 +428,6 @@ fn last_lines(log: &str) -> String {
     let lines: Vec<_> = log.trim_end().lines().collect();
     lines[lines.len().saturating_sub(KERNEL_LINES)..].join("\n")
 }
+
+#[cfg(test)]
+mod tests;
