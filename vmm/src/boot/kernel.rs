@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 
-use linux_loader::loader::{Elf, Error as LoaderError, KernelLoader};
+use linux_loader::loader::{Elf, KernelLoader};
 use thiserror::Error;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -21,11 +21,7 @@ pub enum KernelError {
     #[error("It is an ELF file, but not one for 64-bit x86")]
     WrongMachine,
     #[error("It is cut short, or needs more memory than the machine's {} MiB", .memory >> 20)]
-    Truncated {
-        memory: u64,
-        #[source]
-        source: LoaderError,
-    },
+    Truncated { memory: u64 },
     #[error("It needs memory up to {end:#x}, and the machine has {} MiB", .memory >> 20)]
     TooBig { end: u64, memory: u64 },
     #[error("Its entry {entry:#x} lies outside of what it loads")]
@@ -47,10 +43,9 @@ pub(super) fn load(
     file: &mut File,
 ) -> Result<Loaded, KernelError> {
     check_header(file)?;
-    let loaded = Elf::load(memory, None, file, None).map_err(|source| KernelError::Truncated {
-        memory: size,
-        source,
-    })?;
+    // What the loader says of it is about its own steps, and helps nobody.
+    let loaded =
+        Elf::load(memory, None, file, None).map_err(|_| KernelError::Truncated { memory: size })?;
     let entry = loaded.kernel_load;
     let end = loaded.kernel_end;
     let (low, _) = layout::ram(size);

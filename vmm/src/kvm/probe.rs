@@ -35,6 +35,8 @@ pub enum ProbeError {
     NoPermission,
     #[error("Cannot open /dev/kvm")]
     Open(#[source] io::Error),
+    #[error("/dev/kvm is not KVM: load the module kvm_intel or kvm_amd, and remove what is there")]
+    NotKvm,
     #[error("/dev/kvm speaks version {0} of KVM's interface; version {KVM_API_VERSION} is needed")]
     Version(i32),
     #[error("This host's KVM lacks {}: a newer kernel is needed", .0.join(", "))]
@@ -80,6 +82,9 @@ pub fn open() -> Result<Kvm, ProbeError> {
         _ => ProbeError::Open(e.into()),
     })?;
     let version = kvm.get_api_version();
+    if version < 0 {
+        return Err(ProbeError::NotKvm);
+    }
     if u32::try_from(version) != Ok(KVM_API_VERSION) {
         return Err(ProbeError::Version(version));
     }
