@@ -19,11 +19,9 @@ const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
 const MTRR_ENABLE: u64 = 1 << 11;
 const MTRR_WRITE_BACK: u64 = 6;
 
-/// Registers of the local APIC, by offset in its page.
-const LVT_LINT0: usize = 0x350;
+/// A register of the local APIC, by offset in its page, and its field of delivery modes.
 const LVT_LINT1: usize = 0x360;
 const DELIVERY_NMI: u32 = 0b100 << 8;
-const DELIVERY_EXTINT: u32 = 0b111 << 8;
 const DELIVERY_MODE: u32 = 0b111 << 8;
 
 /// Descriptors: null, unused, 64-bit code, data.
@@ -78,11 +76,11 @@ pub(super) fn set_fpu(vcpu: &VcpuFd) -> Result<(), KvmError> {
         .map_err(KvmError::doing("set a vCPU's FPU"))
 }
 
-/// LINT0 takes external interrupts, LINT1 is the NMI: what firmware sets.
+/// LINT1 is the NMI, as firmware sets it. LINT0 stays masked: behind it is KVM's PIC, which
+/// the guest knows nothing of and whose vectors would be exceptions to it.
 pub(super) fn set_lapic(vcpu: &VcpuFd) -> Result<(), KvmError> {
     let doing = "set a vCPU's local APIC";
     let mut lapic = vcpu.get_lapic().map_err(KvmError::doing(doing))?;
-    set_delivery(&mut lapic, LVT_LINT0, DELIVERY_EXTINT);
     set_delivery(&mut lapic, LVT_LINT1, DELIVERY_NMI);
     vcpu.set_lapic(&lapic).map_err(KvmError::doing(doing))
 }

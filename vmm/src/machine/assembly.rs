@@ -33,7 +33,9 @@ pub(super) struct Machine {
     pub(super) devices: Devices,
     pub(super) serial: SerialLog,
     pub(super) ending: Arc<Ending>,
-    /// Keeps the guest's memory mapped.
+    /// Open for as long as the guest runs: KVM unbinds all interrupts when it is closed.
+    _vm: Arc<Vm>,
+    /// Mapped for as long as the guest runs.
     _memory: GuestMemory,
 }
 
@@ -71,6 +73,7 @@ impl Machine {
             devices: built.devices,
             serial: built.serial,
             ending: built.ending,
+            _vm: built.vm,
             _memory: memory,
         })
     }
@@ -78,6 +81,7 @@ impl Machine {
 
 /// All that does not depend on the images.
 struct Built {
+    vm: Arc<Vm>,
     vcpus: Vec<VcpuFd>,
     buses: Buses,
     devices: Devices,
@@ -101,6 +105,7 @@ fn build(
     let devices = devices::attach(&spec.devices, spec.transport, memory, &vm, &mut buses)?;
     let vcpus = cpu::create(kvm, &vm, spec.cpus)?;
     Ok(Built {
+        vm,
         vcpus,
         buses,
         devices,
