@@ -74,7 +74,12 @@ pub fn run(spec: &LaunchSpec, io: Io, started: u64) -> Result<Outcome, Error> {
         None
     };
     devices.list.push(DeviceSpec::Rng);
-    let serial = spec.kernel_log.then(|| io.stderr.as_raw_fd());
+    let serial = if spec.kernel_log {
+        let stderr = io.stderr.try_clone();
+        Some(devices.give(stderr.map_err(system("stderr cannot be shared with the machine"))?))
+    } else {
+        None
+    };
 
     let config = config::guest_config(spec, mounts, interfaces);
     let control = ControlServer::new(&run_dir.control_socket())
@@ -92,17 +97,11 @@ pub fn run(spec: &LaunchSpec, io: Io, started: u64) -> Result<Outcome, Error> {
         serial,
         control: -1,
     };
-    let mut fds = devices.fds;
-    if serial.is_some() {
-        let stderr = io.stderr.try_clone();
-        let stderr = stderr.map_err(system("stderr cannot be shared with the machine"))?;
-        fds.push(stderr);
-    }
     timings.spawned = Some(now());
-    let machine = MachineProcess::start(machine, &fds)
+    let machine = MachineProcess::start(machine, &devices.fds)
         .map_err(system("The machine process cannot be started"))?;
     // Disks, taps and sockets are the machine's alone now.
-    drop(fds);
+    drop(devices.fds);
 
     let started = Started {
         machine,

@@ -424,9 +424,14 @@ fn describe(end: &End) -> String {
     }
 }
 
+/// The lines that tell most: those from the kernel's panic on, or else the last.
 fn last_lines(log: &str) -> String {
     let lines: Vec<_> = log.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(KERNEL_LINES)..].join("\n")
+    let last = lines.len().saturating_sub(KERNEL_LINES);
+    let panic = lines.iter().position(|l| l.contains("Kernel panic - "));
+    let from = panic.unwrap_or(last).min(last);
+    let lines = &lines[from..];
+    lines[..lines.len().min(KERNEL_LINES)].join("\n")
 }
 
 #[cfg(test)]

@@ -241,3 +241,20 @@ fn a_share_that_fails_ends_the_machine_and_is_named() {
         Some("The virtiofsd that shares /shared ended with status 1: no more")
     );
 }
+
+#[test]
+fn a_panic_is_shown_from_its_first_line() {
+    let lines = |n: usize| (0..n).map(|i| format!("line {i}\n")).collect::<String>();
+    let log = format!(
+        "{}[1.0] Kernel panic - not syncing: x\n{}",
+        lines(9),
+        lines(40)
+    );
+    let shown = last_lines(&log);
+    assert!(shown.starts_with("[1.0] Kernel panic"));
+    assert_eq!(shown.lines().count(), KERNEL_LINES);
+    let short = format!("{}Kernel panic - x\nend\n", lines(40));
+    assert_eq!(last_lines(&short).lines().count(), KERNEL_LINES);
+    assert!(last_lines(&short).ends_with("Kernel panic - x\nend"));
+    assert_eq!(last_lines(""), "");
+}
