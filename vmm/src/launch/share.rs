@@ -182,3 +182,6 @@ fn connected_listener(path: &Path) -> io::Result<(UnixListener, UnixStream)> {
     fs::remove_file(path)?;
     Ok((listener, client?))
 }
+
+#[cfg(test)]
+mod tests;
