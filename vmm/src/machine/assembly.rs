@@ -36,7 +36,7 @@ pub(super) struct Machine {
     /// Open for as long as the guest runs: KVM unbinds all interrupts when it is closed.
     _vm: Arc<Vm>,
     /// Mapped for as long as the guest runs.
-    _memory: GuestMemory,
+    pub(super) memory: GuestMemory,
 }
 
 impl Machine {
@@ -74,7 +74,7 @@ impl Machine {
             serial: built.serial,
             ending: built.ending,
             _vm: built.vm,
-            _memory: memory,
+            memory,
         })
     }
 }
@@ -161,3 +161,7 @@ fn enter_at(vcpus: &[VcpuFd], memory: &GuestMemory, images: Images) -> Result<()
 fn resource(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
     move |source| MachineError::Resource { what, source }
 }
+
+#[cfg(test)]
+#[path = "assembly_test.rs"]
+mod tests;
