@@ -36,7 +36,7 @@ pub(super) struct Machine {
     /// Open for as long as the guest runs: KVM unbinds all interrupts when it is closed.
     _vm: Arc<Vm>,
     /// Mapped for as long as the guest runs.
-    pub(super) memory: GuestMemory,
+    _memory: GuestMemory,
 }
 
 impl Machine {
@@ -74,7 +74,7 @@ impl Machine {
             serial: built.serial,
             ending: built.ending,
             _vm: built.vm,
-            memory,
+            _memory: memory,
         })
     }
 }

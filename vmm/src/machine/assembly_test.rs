@@ -91,7 +91,7 @@ fn whole_machines_are_built() {
             assert_eq!(regs.rsi, layout::ZERO_PAGE);
             let mut code = [0];
             let at = vm_memory::GuestAddress(regs.rip);
-            machine.memory.read_slice(&mut code, at).unwrap();
+            machine._memory.read_slice(&mut code, at).unwrap();
             assert_eq!(code, [0xf4]);
             for vcpu in &machine.vcpus[1..] {
                 let state = vcpu.get_mp_state().unwrap().mp_state;
@@ -181,13 +181,14 @@ fn a_reset_after_a_panic_is_one() {
 
 #[test]
 fn what_cannot_be_built_is_said() {
+    type Change = fn(&mut MachineSpec);
     let good = kernel();
-    let said = |change: fn(&mut MachineSpec)| {
+    let said = |change: Change| {
         let (mut spec, _launcher) = spec(1, Transport::Mmio, &good);
         change(&mut spec);
         assembled(&spec).map(|built| super::super::with_causes(&built.err().unwrap()))
     };
-    let cases: [(fn(&mut MachineSpec), &str); 6] = [
+    let cases: [(Change, &str); 6] = [
         (|spec| spec.cpus = 0, "1 to 64 vCPUs, not 0"),
         (|spec| spec.cpus = 65, "1 to 64 vCPUs, not 65"),
         (|spec| spec.memory = 12345, "12345 bytes of memory"),
