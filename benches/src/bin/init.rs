@@ -9,5 +9,7 @@ fn main() {
     let mut console = std::io::stdout();
     // Nothing can be done about a console that fails; the harness will time out.
     let _ = console.write_all(READY).and_then(|()| console.flush());
+    // The port may still be sending.
+    let _ = nix::sys::termios::tcdrain(&console);
     let _ = nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_POWER_OFF);
 }
