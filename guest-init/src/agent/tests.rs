@@ -1,0 +1,648 @@
+//! The agent with real children, spoken to over Unix sockets in place of vsock.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{ForkResult, fork};
+use runcvm_protocol::frame::{self, Decoder};
+use runcvm_protocol::{ByteBuf, Output, Process, ToGuest, ToHost, WINDOW, WindowSize};
+
+use super::*;
+use crate::process::Command;
+use crate::process::spawn::spawn;
+use crate::test_support::isolated;
+
+/// No step of a test takes longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An agent in a process of its own, with a workload.
+struct Guest {
+    dir: tempfile::TempDir,
+    workload: Client,
+}
+
+impl Guest {
+    /// Starts `workload` as PID 1 of a namespace, as the machine does.
+    fn start(workload: Process) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let listener = UnixListener::bind(dir.path().join("agent")).unwrap();
+        // SAFETY: the process has one thread.
+        if let ForkResult::Child = unsafe { fork() }.unwrap() {
+            drop(ours);
+            // SAFETY: takes numbers only. The agent goes when the test does.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            serve(&workload, theirs, listener);
+            // SAFETY: ends the process without running anything of the test's.
+            unsafe { libc::_exit(0) }
+        }
+        Self {
+            dir,
+            workload: Client::new(ours),
+        }
+    }
+
+    /// With a workload that waits to be killed.
+    fn idle() -> Self {
+        let mut guest = Self::start(sh("trap 'exit 3' TERM; while :; do sleep 0.05; done"));
+        assert_eq!(guest.workload.next(), Some(ToHost::Started { pid: 1 }));
+        guest
+    }
+
+    fn connect(&self) -> Client {
+        Client::new(UnixStream::connect(self.dir.path().join("agent")).unwrap())
+    }
+
+    fn exec(&self, process: Process) -> Client {
+        let mut client = self.connect();
+        client.send(&ToGuest::Start(Box::new(process)));
+        client
+    }
+
+    fn run(&self, script: &str) -> Transcript {
+        self.exec(sh(script)).follow()
+    }
+}
+
+fn serve(workload: &Process, connection: UnixStream, listener: UnixListener) {
+    // What the test harness leaves open for its children is not the agent's.
+    // SAFETY: takes numbers only.
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    let open = |path| {
+        std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .unwrap()
+    };
+    let dir = |path| std::fs::File::open(path).unwrap();
+    let root = RootDir::new(Path::new("/")).unwrap();
+    let command = Command::new(workload, &root).unwrap();
+    let nursery = Nursery {
+        null: open("/dev/null").into(),
+        pts: dir("/dev/pts").into(),
+        workload: None,
+    };
+    unshare(CloneFlags::CLONE_NEWPID).unwrap();
+    let mut agent = Agent::new(root, nursery).unwrap();
+    let child = spawn(&command, workload, agent.nursery());
+    let session = agent.add(Connection::new(connection.into()));
+    match child {
+        Ok(child) => session.adopt(command, child),
+        Err(e) => session.fail(e),
+    }
+    listener.set_nonblocking(true).unwrap();
+    agent.listen(listener.into());
+    let mut ended = agent.run().unwrap();
+    if let Some(connection) = &mut ended.connection {
+        if let End::Exited(status) = ended.end {
+            connection.queue(&ToHost::Exited(status));
+        }
+        connection.deliver(Instant::now() + PATIENCE);
+    }
+}
+
+/// The host's end of a session.
+struct Client {
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+/// What a session said.
+#[derive(Debug, Default, PartialEq)]
+struct Transcript {
+    pid: Option<u32>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    end: Option<Result<ExitStatus, (u8, String)>>,
+}
+
+impl Transcript {
+    fn stdout(&self) -> &str {
+        std::str::from_utf8(&self.stdout).unwrap()
+    }
+
+    fn code(&self) -> u8 {
+        match &self.end {
+            Some(Ok(ExitStatus::Code(code))) => *code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn failure(&self) -> (u8, &str) {
+        match &self.end {
+            Some(Err((status, message))) => (*status, message),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Client {
+    fn new(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            stream,
+            decoder: Decoder::default(),
+        }
+    }
+
+    fn send(&mut self, message: &ToGuest) {
+        frame::write(&mut self.stream, message).unwrap();
+    }
+
+    fn next(&mut self) -> Option<ToHost> {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            if let Some(message) = self.decoder.next().unwrap() {
+                return Some(message);
+            }
+            match self.stream.read(&mut buffer).unwrap() {
+                0 => return None,
+                n => self.decoder.feed(&buffer[..n]),
+            }
+        }
+    }
+
+    /// The message that ends it.
+    fn last(&mut self) -> Option<ToHost> {
+        std::iter::from_fn(|| self.next())
+            .find(|message| matches!(message, ToHost::Exited(_) | ToHost::Failed { .. }))
+    }
+
+    /// Follows it to its end, consuming all output.
+    fn follow(&mut self) -> Transcript {
+        self.follow_feeding(&[])
+    }
+
+    /// The same, and feeds `stdin` as its window allows.
+    fn follow_feeding(&mut self, stdin: &[u8]) -> Transcript {
+        let mut transcript = Transcript::default();
+        let mut ended = Vec::new();
+        let mut chunks = stdin.chunks(10_000).peekable();
+        let mut window = WINDOW;
+        loop {
+            while let Some(chunk) = chunks.next_if(|chunk| chunk.len() <= window as usize) {
+                window -= u32::try_from(chunk.len()).unwrap();
+                self.send(&ToGuest::Stdin(chunk.to_vec()));
+                if chunks.peek().is_none() {
+                    self.send(&ToGuest::StdinEnd);
+                }
+            }
+            let Some(message) = self.next() else {
+                assert!(transcript.end.is_some(), "no end: {transcript:?}");
+                assert_eq!(window, WINDOW, "stdin is not consumed");
+                return transcript;
+            };
+            assert_eq!(transcript.end, None, "{message:?} after the end");
+            match message {
+                ToHost::Started { pid } => transcript.pid = Some(pid),
+                ToHost::Output(which, data) => {
+                    assert!(transcript.pid.is_some(), "output before the start");
+                    assert!(!ended.contains(&which), "output after its end");
+                    let n = u32::try_from(data.len()).unwrap();
+                    match which {
+                        Output::Stdout => transcript.stdout.extend(data),
+                        Output::Stderr => transcript.stderr.extend(data),
+                    }
+                    self.send(&ToGuest::Consumed(which, n));
+                }
+                ToHost::OutputEnd(which) => ended.push(which),
+                ToHost::StdinConsumed(n) => window += n,
+                ToHost::Exited(status) => transcript.end = Some(Ok(status)),
+                ToHost::Failed { status, message } => {
+                    transcript.end = Some(Err((status, message)));
+                }
+                ToHost::Hello { .. } => panic!("hello"),
+            }
+            if transcript.end.is_some() {
+                // The guest waits for this.
+                self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+        }
+    }
+}
+
+fn command<const N: usize>(args: [&str; N]) -> Process {
+    Process {
+        args: args.map(ByteBuf::from).to_vec(),
+        env: vec![ByteBuf::from("PATH=/usr/local/bin:/usr/bin:/bin")],
+        cwd: ByteBuf::from("/"),
+        user: ByteBuf::new(),
+        terminal: None,
+        stdin: false,
+    }
+}
+
+fn sh(script: &str) -> Process {
+    command(["sh", "-c", script])
+}
+
+fn guest_test(test: impl FnOnce()) {
+    isolated(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID, test);
+}
+
+#[test]
+fn streams_and_status_are_exact() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let seen = guest.run("printf 'a\\0b'; printf c >&2; exit 7");
+        assert_eq!(seen.stdout, b"a\0b");
+        assert_eq!(seen.stderr, b"c");
+        assert_eq!(seen.code(), 7);
+        assert!(seen.pid > Some(1));
+        assert_eq!(
+            guest.run("kill -TERM $$").end,
+            Some(Ok(ExitStatus::Signal(15)))
+        );
+        assert_eq!(
+            guest.run("kill -40 $$").end,
+            Some(Ok(ExitStatus::Signal(40)))
+        );
+        assert_eq!(guest.run("exit 255").code(), 255);
+    });
+}
+
+#[test]
+fn the_workload_is_pid_1_and_its_end_is_the_end_of_all() {
+    guest_test(|| {
+        let mut guest = Guest::idle();
+        let mut other = guest.exec(sh("echo there; trap '' TERM HUP INT; sleep 1000"));
+        assert!(matches!(other.next(), Some(ToHost::Started { pid: 2.. })));
+        guest.workload.send(&ToGuest::Signal(15));
+        assert_eq!(guest.workload.follow().code(), 3);
+        let last = other.last();
+        assert_eq!(last, Some(ToHost::Exited(ExitStatus::Signal(9))));
+    });
+}
+
+#[test]
+fn a_workload_that_cannot_start_is_reported() {
+    guest_test(|| {
+        let mut guest = Guest::start(command(["/nonexistent"]));
+        assert_eq!(guest.workload.follow().failure().0, 127);
+    });
+}
+
+#[test]
+fn a_workload_ends_with_all_its_output() {
+    guest_test(|| {
+        let mut guest = Guest::start(sh("head -c 3000000 /dev/zero; (sleep 1000; echo) & exit 9"));
+        let seen = guest.workload.follow();
+        assert_eq!((seen.stdout.len(), seen.code()), (3_000_000, 9));
+    });
+}
+
+#[test]
+fn much_input_comes_back_unchanged() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let input: Vec<u8> = (0..3_000_000u32)
+            .map(|i| (i.wrapping_mul(i) >> 7).to_le_bytes()[0])
+            .collect();
+        let mut process = command(["cat"]);
+        process.stdin = true;
+        let seen = guest.exec(process).follow_feeding(&input);
+        assert_eq!(seen.code(), 0);
+        assert!(
+            seen.stdout == input,
+            "{} bytes of {}",
+            seen.stdout.len(),
+            input.len()
+        );
+    });
+}
+
+#[test]
+fn input_that_nobody_reads_is_consumed() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let mut process = sh("exec <&-; sleep 0.3; echo done");
+        process.stdin = true;
+        let seen = guest.exec(process).follow_feeding(&vec![b'x'; 1_000_000]);
+        assert_eq!((seen.stdout(), seen.code()), ("done\n", 0));
+    });
+}
+
+#[test]
+fn without_stdin_there_is_its_end() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        assert_eq!(
+            guest.run("cat; readlink /proc/self/fd/0").stdout(),
+            "/dev/null\n"
+        );
+    });
+}
+
+#[test]
+fn a_host_that_sends_more_than_a_window_is_cut_off() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let mut process = command(["sleep", "1000"]);
+        process.stdin = true;
+        let mut client = guest.exec(process);
+        for _ in 0..10 {
+            let message = frame::encode(&ToGuest::Stdin(vec![0; 60_000])).unwrap();
+            if client.stream.write_all(&message).is_err() {
+                break;
+            }
+        }
+        let mut rest = Vec::new();
+        // Cut off with bytes unread, the stream may end in an error.
+        let _ = client.stream.read_to_end(&mut rest);
+        assert_eq!(guest.run("echo fine").stdout(), "fine\n");
+    });
+}
+
+#[test]
+fn no_more_than_a_window_is_under_way() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let mut client = guest.exec(sh("head -c 1000000 /dev/zero; echo end >&2"));
+        client
+            .stream
+            .set_read_timeout(Some(Duration::from_millis(500)))
+            .unwrap();
+        let mut stdout = 0;
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(n) = client.stream.read(&mut buffer) {
+            client.decoder.feed(&buffer[..n]);
+            while let Some(message) = client.decoder.next().unwrap() {
+                if let ToHost::Output(Output::Stdout, data) = message {
+                    stdout += data.len();
+                }
+            }
+        }
+        assert_eq!(stdout, WINDOW as usize);
+        client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.send(&ToGuest::Consumed(Output::Stdout, WINDOW));
+        let seen = client.follow_after(stdout);
+        assert_eq!(seen.stdout.len(), 1_000_000 - WINDOW as usize);
+        assert_eq!(seen.stderr, b"end\n");
+    });
+}
+
+impl Client {
+    /// Follows it from where some of its output was seen already.
+    fn follow_after(&mut self, _seen: usize) -> Transcript {
+        let bytes = frame::encode(&ToHost::Started { pid: 9 }).unwrap();
+        self.decoder.feed(&bytes);
+        self.follow()
+    }
+}
+
+#[test]
+fn failures_have_the_statuses_of_docker() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let dir = guest.dir.path();
+        let file = |name: &str, mode, content: &str| {
+            let path = dir.join(name);
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+                .unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let plain = file("plain", 0o644, "");
+        let binary = file("binary", 0o755, "no program\n");
+        let orphan = file("orphan", 0o755, "#!/nonexistent/interpreter\n");
+        let cases = [
+            ("nonexistent", 127, "executable file not found in $PATH"),
+            ("/nonexistent", 127, "no such file or directory"),
+            ("/etc/passwd/x", 127, "no such file or directory"),
+            ("", 127, "executable file not found"),
+            ("/tmp", 126, "is a directory"),
+            (plain.as_str(), 126, "permission denied"),
+            (binary.as_str(), 126, "exec format error"),
+            (orphan.as_str(), 127, "no such file or directory"),
+        ];
+        for (program, status, words) in cases {
+            let seen = guest.exec(command([program])).follow();
+            let (found, message) = seen.failure();
+            assert_eq!(found, status, "{program}: {message}");
+            assert!(message.contains(words), "{program}: {message}");
+        }
+        // What is found by PATH and cannot be executed counts as not found.
+        let mut process = command(["plain"]);
+        process.env = vec![ByteBuf::from(format!("PATH={}", dir.display()))];
+        assert_eq!(guest.exec(process).follow().failure().0, 127);
+
+        let mut process = command(["true"]);
+        process.user = ByteBuf::from("nobody-by-this-name");
+        let seen = guest.exec(process).follow();
+        let expected =
+            "unable to find user nobody-by-this-name: no matching entries in passwd file";
+        assert_eq!(seen.failure(), (125, expected));
+
+        let mut process = command(["true"]);
+        process.cwd = ByteBuf::from("/etc/passwd");
+        assert_eq!(guest.exec(process).follow().failure().0, 125);
+    });
+}
+
+#[test]
+fn a_process_starts_clean() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let seen = guest.run("exec ls /proc/self/fd");
+        assert_eq!(seen.stdout(), "0\n1\n2\n3\n");
+        let seen = guest.run("exec grep -E '^(SigBlk|SigIgn)' /proc/self/status");
+        for line in seen.stdout().lines() {
+            let set = u64::from_str_radix(line.split_once('\t').unwrap().1, 16).unwrap();
+            // Two signals are the C library's own, and may come ignored from the harness.
+            assert_eq!(set & !(0b11 << 31), 0, "{line}");
+        }
+        assert_eq!(seen.stdout().lines().count(), 2);
+        let seen = guest.run("ulimit -n; ulimit -Hn; umask; ps -o sid= -p $$ | tr -d ' '; echo $$");
+        let lines: Vec<_> = seen.stdout().lines().collect();
+        assert_eq!(lines[..3], ["1024", "1048576", "0022"]);
+    });
+}
+
+#[test]
+fn environment_directory_and_user_are_as_asked() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let odd = "A=line\nbreak 'quote' \u{e4} =";
+        let mut process = command(["env", "-0"]);
+        process.env.push(ByteBuf::from(odd));
+        process.env.push(ByteBuf::from("EMPTY="));
+        let expected = format!("PATH=/usr/local/bin:/usr/bin:/bin\0{odd}\0EMPTY=\0HOME=/root\0");
+        assert_eq!(guest.exec(process).follow().stdout(), expected);
+
+        let cwd = guest.dir.path().join("not/yet");
+        let mut process = command(["pwd"]);
+        process.cwd = ByteBuf::from(cwd.to_str().unwrap());
+        assert_eq!(
+            guest.exec(process).follow().stdout().trim(),
+            cwd.to_str().unwrap()
+        );
+
+        let mut process = sh("id -u; id -g; id -G; echo $HOME; echo hi > /dev/stderr;
+            grep -E '^Cap(Eff|Prm|Inh|Amb)' /proc/self/status");
+        process.user = ByteBuf::from("1234:5678");
+        let seen = guest.exec(process).follow();
+        let caps = ["Inh", "Prm", "Eff", "Amb"].map(|set| format!("Cap{set}:\t{:016}\n", 0));
+        assert_eq!(
+            seen.stdout(),
+            format!(
+                "1234\n5678\n5678\n/\n{}{}{}{}",
+                caps[0], caps[1], caps[2], caps[3]
+            )
+        );
+        assert_eq!(seen.stderr, b"hi\n");
+    });
+}
+
+fn terminal(script: &str) -> Process {
+    let mut process = sh(script);
+    let (rows, columns) = (33, 77);
+    process.terminal = Some(WindowSize { rows, columns });
+    process.stdin = true;
+    process
+}
+
+#[test]
+fn a_terminal_is_one() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let script = "test -t 0 && test -t 1 && test -t 2 && stty size && tty >/dev/tty; echo $?";
+        let seen = guest.exec(terminal(script)).follow();
+        let lines: Vec<_> = seen.stdout().split("\r\n").collect();
+        assert_eq!(lines[0], "33 77");
+        assert!(lines[1].starts_with("/dev/pts/"), "{lines:?}");
+        assert_eq!(lines[2], "0");
+        assert_eq!(seen.stderr, b"");
+    });
+}
+
+#[test]
+fn a_terminal_takes_input_and_follows_its_size() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let script = "stty -echo; trap 'changed=1' WINCH; echo ready; read line; echo got $line; \
+            while test -z \"$changed\"; do sleep 0.05; done; stty size; \
+            read line; echo got $line; cat; exit 4";
+        let mut client = guest.exec(terminal(script));
+        let mut seen = String::new();
+        let mut wait_for = |client: &mut Client, text: &str| {
+            while !seen.contains(text) {
+                if let Some(ToHost::Output(_, data)) = client.next() {
+                    seen.push_str(std::str::from_utf8(&data).unwrap());
+                }
+            }
+        };
+        wait_for(&mut client, "ready\r\n");
+        client.send(&ToGuest::Stdin(b"one\n".to_vec()));
+        wait_for(&mut client, "got one\r\n");
+        let (rows, columns) = (50, 132);
+        client.send(&ToGuest::Resize(WindowSize { rows, columns }));
+        wait_for(&mut client, "50 132\r\n");
+        client.send(&ToGuest::Stdin(b"two\n".to_vec()));
+        wait_for(&mut client, "got two\r\n");
+        client.send(&ToGuest::Stdin(b"three\n\x04".to_vec()));
+        wait_for(&mut client, "three\r\n");
+        let last = client.last();
+        assert_eq!(last, Some(ToHost::Exited(ExitStatus::Code(4))));
+    });
+}
+
+#[test]
+fn a_terminal_interrupts_its_foreground_process() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let mut client = guest.exec(terminal("echo ready; sleep 1000"));
+        while !matches!(client.next(), Some(ToHost::Output(..))) {}
+        client.send(&ToGuest::Stdin(b"\x03".to_vec()));
+        let last = client.last();
+        assert_eq!(last, Some(ToHost::Exited(ExitStatus::Signal(2))));
+    });
+}
+
+#[test]
+fn children_left_behind_do_not_hold_a_session_for_ever() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let start = Instant::now();
+        let seen = guest.run("sleep 1000 & echo hi; exit 5");
+        assert_eq!((seen.stdout(), seen.code()), ("hi\n", 5));
+        let took = start.elapsed();
+        assert!(
+            took >= Duration::from_millis(1900) && took < Duration::from_secs(5),
+            "{took:?}"
+        );
+        let seen = guest.run("(sleep 0.5; echo late) & echo hi");
+        assert_eq!(seen.stdout(), "hi\nlate\n");
+    });
+}
+
+#[test]
+fn a_process_outlives_its_connection() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let mark: PathBuf = guest.dir.path().join("mark");
+        let script = format!(
+            "head -c 2000000 /dev/zero; sleep 0.2; touch {}",
+            mark.display()
+        );
+        let mut client = guest.exec(sh(&script));
+        assert!(matches!(client.next(), Some(ToHost::Started { .. })));
+        drop(client);
+        let start = Instant::now();
+        while !mark.exists() {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the process went with its connection"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+#[test]
+fn a_hundred_commands_at_once_are_each_exact() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let process = |i: usize| {
+            sh(&format!(
+                "echo out {i}; echo err {i} >&2; head -c {} /dev/zero; exit {i}",
+                i * 1000
+            ))
+        };
+        let mut clients: Vec<_> = (0..100).map(|i| guest.exec(process(i))).collect();
+        for (i, client) in clients.iter_mut().enumerate() {
+            let seen = client.follow();
+            assert_eq!(usize::from(seen.code()), i);
+            assert_eq!(seen.stderr, format!("err {i}\n").as_bytes());
+            let start = format!("out {i}\n");
+            assert_eq!(&seen.stdout[..start.len()], start.as_bytes());
+            assert_eq!(seen.stdout.len(), start.len() + i * 1000);
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_says_nothing_harms_nobody() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let mut silent = guest.connect();
+        let mut confused = guest.connect();
+        confused.stream.write_all(&[0xff; 64]).unwrap();
+        assert_eq!(confused.stream.read(&mut [0]).unwrap_or(0), 0);
+        silent.send(&ToGuest::Signal(9));
+        silent.send(&ToGuest::Stdin(vec![1, 2, 3]));
+        drop(silent);
+        assert_eq!(guest.run("echo fine").stdout(), "fine\n");
+    });
+}

@@ -1,0 +1,176 @@
+//! Is the command an init system, which must be the machine's PID 1?
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use runcvm_protocol::{InitMode, Process};
+
+use crate::process::candidates;
+use crate::rootdir::RootDir;
+
+/// Programs that are init systems whatever they are called by.
+const INIT_SYSTEMS: [&str; 7] = [
+    "systemd",
+    "openrc-init",
+    "procd",
+    "runit",
+    "runit-init",
+    "s6-linux-init",
+    "s6-svscan",
+];
+
+/// Programs that are init systems when called `init`, and other things by other names.
+const MULTI_CALL: [&str; 2] = ["busybox", "toybox"];
+
+/// The command shall replace runcvm-init as the machine's PID 1.
+pub(crate) fn is_pid1(mode: InitMode, process: &Process, root: &RootDir) -> bool {
+    match mode {
+        InitMode::Pid1 => true,
+        InitMode::Namespaced => false,
+        InitMode::Auto => candidates(process)
+            .iter()
+            .map(|path| root.link_chain(Path::new(OsStr::from_bytes(path))))
+            .find(|chain| !chain.is_empty())
+            .is_some_and(|chain| is_init_system(&chain)),
+    }
+}
+
+/// Judges by the names that a program goes by, from the one called to that of the file.
+fn is_init_system<P: AsRef<Path>>(chain: &[P]) -> bool {
+    let name = |path: &P| {
+        path.as_ref()
+            .file_name()
+            .map(OsStr::as_bytes)
+            .unwrap_or_default()
+            .to_vec()
+    };
+    let Some(file) = chain.last().map(name) else {
+        return false;
+    };
+    if INIT_SYSTEMS.iter().any(|known| known.as_bytes() == file) {
+        return true;
+    }
+    if MULTI_CALL.iter().any(|known| known.as_bytes() == file) {
+        return matches!(name(&chain[0]).as_slice(), b"init" | b"linuxrc");
+    }
+    // `/init` is a container's entrypoint (s6-overlay's for one), not an init system.
+    chain.iter().any(|path| {
+        let path = path.as_ref();
+        path.ends_with("sbin/init") || path.ends_with("bin/init")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use runcvm_protocol::ByteBuf;
+
+    use super::*;
+
+    fn process(program: &str) -> Process {
+        Process {
+            args: vec![ByteBuf::from(program)],
+            env: vec![ByteBuf::from("PATH=/usr/sbin:/sbin:/bin")],
+            cwd: ByteBuf::from("/"),
+            user: ByteBuf::new(),
+            terminal: None,
+            stdin: false,
+        }
+    }
+
+    /// A tree with `files` and symlinks, each a (name, target).
+    fn tree(files: &[&str], links: &[(&str, &str)]) -> (tempfile::TempDir, RootDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| {
+            let path = dir.path().join(name.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            path
+        };
+        for name in files {
+            fs::write(place(name), "").unwrap();
+        }
+        for (name, target) in links {
+            symlink(target, place(name)).unwrap();
+        }
+        let root = RootDir::new(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    #[test]
+    fn init_systems_are_found_by_path_and_target() {
+        type Case = (
+            &'static str,
+            &'static [&'static str],
+            &'static [(&'static str, &'static str)],
+            bool,
+        );
+        let cases: [Case; 14] = [
+            ("/lib/systemd/systemd", &["/lib/systemd/systemd"], &[], true),
+            (
+                "/sbin/init",
+                &["/lib/systemd/systemd"],
+                &[("/sbin/init", "/lib/systemd/systemd")],
+                true,
+            ),
+            (
+                "/sbin/init",
+                &["/lib/systemd/systemd"],
+                &[("/sbin/init", "../lib/systemd/systemd")],
+                true,
+            ),
+            (
+                "init",
+                &["/lib/systemd/systemd"],
+                &[("/sbin/init", "/lib/systemd/systemd")],
+                true,
+            ),
+            (
+                "/entry",
+                &["/lib/systemd/systemd"],
+                &[
+                    ("/entry", "/sbin/init"),
+                    ("/sbin/init", "/lib/systemd/systemd"),
+                ],
+                true,
+            ),
+            ("/sbin/init", &["/sbin/init"], &[], true),
+            (
+                "/sbin/init",
+                &["/bin/busybox"],
+                &[("/sbin/init", "/bin/busybox")],
+                true,
+            ),
+            (
+                "/bin/sh",
+                &["/bin/busybox"],
+                &[("/bin/sh", "/bin/busybox")],
+                false,
+            ),
+            ("/sbin/openrc-init", &["/sbin/openrc-init"], &[], true),
+            ("/init", &["/init"], &[], false),
+            ("/usr/bin/tini", &["/usr/bin/tini"], &[], false),
+            ("/sbin/my_init", &["/sbin/my_init"], &[], false),
+            ("/sbin/init", &[], &[], false),
+            ("/loop", &[], &[("/loop", "/loop")], false),
+        ];
+        for (program, files, links, expected) in cases {
+            let (_dir, root) = tree(files, links);
+            let found = is_pid1(InitMode::Auto, &process(program), &root);
+            assert_eq!(found, expected, "{program} {files:?} {links:?}");
+        }
+    }
+
+    #[test]
+    fn a_mode_that_is_given_holds() {
+        let (_dir, root) = tree(&["/sbin/init", "/bin/true"], &[]);
+        assert!(is_pid1(InitMode::Pid1, &process("/bin/true"), &root));
+        assert!(!is_pid1(
+            InitMode::Namespaced,
+            &process("/sbin/init"),
+            &root
+        ));
+    }
+}

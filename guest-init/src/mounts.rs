@@ -1,0 +1,316 @@
+//! Filesystems of the machine.
+//!
+//! Everything is mounted below [`SYSROOT`] of the initramfs, on directories found through
+//! [`RootDir`]; then [`switch_root`] makes it the root.
+
+mod options;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::fstat;
+use nix::unistd::{chdir, chroot, fchdir, symlinkat};
+use runcvm_protocol::{Mount, MountSource};
+
+use crate::kernel_log;
+use crate::rootdir::RootDir;
+
+/// Where the root filesystem is mounted first.
+pub(crate) const SYSROOT: &str = "/sysroot";
+
+/// Where a share is mounted of which only one file is wanted.
+const SCRATCH: &str = "/scratch";
+
+const HARDENED: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC);
+const NOTHING: Option<&str> = None;
+
+/// A filesystem that the kernel fills.
+#[derive(Debug)]
+pub(crate) struct KernelFilesystem {
+    pub(crate) target: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) flags: MsFlags,
+    pub(crate) data: Option<&'static str>,
+    /// The machine is of no use without it; else a kernel may lack it.
+    pub(crate) required: bool,
+}
+
+/// What a container runtime mounts, less its restrictions: root owns this machine.
+const KERNEL_FILESYSTEMS: [KernelFilesystem; 6] = [
+    KernelFilesystem {
+        target: "/proc",
+        kind: "proc",
+        flags: HARDENED,
+        data: None,
+        required: true,
+    },
+    KernelFilesystem {
+        target: "/sys",
+        kind: "sysfs",
+        flags: HARDENED,
+        data: None,
+        required: true,
+    },
+    KernelFilesystem {
+        target: "/dev",
+        kind: "devtmpfs",
+        flags: MsFlags::MS_NOSUID,
+        data: Some("mode=755"),
+        required: true,
+    },
+    KernelFilesystem {
+        target: "/dev/pts",
+        kind: "devpts",
+        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
+        data: Some("gid=5,mode=620,ptmxmode=666"),
+        required: true,
+    },
+    KernelFilesystem {
+        target: "/dev/shm",
+        kind: "tmpfs",
+        flags: HARDENED,
+        data: Some("mode=1777,size=64m"),
+        required: true,
+    },
+    KernelFilesystem {
+        target: "/dev/mqueue",
+        kind: "mqueue",
+        flags: HARDENED,
+        data: None,
+        required: false,
+    },
+];
+
+/// Names in `/dev` that the kernel does not make.
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("/proc/kcore", "core"),
+];
+
+/// Directories that stay ours, whatever the workload mounts over them.
+#[derive(Debug)]
+pub(crate) struct Devices {
+    /// The root of devtmpfs.
+    pub(crate) dev: OwnedFd,
+    /// The root of devpts.
+    pub(crate) pts: OwnedFd,
+}
+
+/// Mounts the share `tag` as the root filesystem.
+pub(crate) fn mount_root(tag: &str) -> Result<RootDir> {
+    make_own_dir(SYSROOT)?;
+    mount(
+        Some(tag),
+        SYSROOT,
+        Some("virtiofs"),
+        MsFlags::empty(),
+        NOTHING,
+    )
+    .with_context(|| format!("cannot mount the root filesystem, share {tag}"))?;
+    RootDir::new(Path::new(SYSROOT)).context("cannot open the root filesystem")
+}
+
+/// Mounts what the kernel shows as filesystems, and completes `/dev`.
+pub(crate) fn mount_kernel_filesystems(root: &RootDir) -> Result<Devices> {
+    for filesystem in &KERNEL_FILESYSTEMS {
+        mount_kernel_filesystem(root, filesystem)?;
+    }
+    let dir = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let dev = root
+        .open(Path::new("/dev"), dir)
+        .context("cannot open /dev")?;
+    for (target, name) in DEVICE_LINKS {
+        match symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => kernel_log::error(&format!("cannot make /dev/{name}: {e}")),
+        }
+    }
+    let pts = root
+        .open(Path::new("/dev/pts"), dir)
+        .context("cannot open /dev/pts")?;
+    Ok(Devices { dev, pts })
+}
+
+/// Mounts one of them.
+pub(crate) fn mount_kernel_filesystem(root: &RootDir, what: &KernelFilesystem) -> Result<()> {
+    let mounted = root
+        .make_dir(Path::new(what.target))
+        .and_then(|(target, _)| mount_on(&target, what.kind, what.kind, what.flags, what.data));
+    match mounted {
+        Ok(()) => Ok(()),
+        Err(e) if what.required => {
+            Err(e).with_context(|| format!("cannot mount {} on {}", what.kind, what.target))
+        }
+        Err(e) => {
+            kernel_log::error(&format!(
+                "cannot mount {} on {}: {e}",
+                what.kind, what.target
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// Mounts what the user asked for.
+pub(crate) fn mount_for_user(root: &RootDir, wanted: &Mount) -> Result<()> {
+    let path = Path::new(OsStr::from_bytes(&wanted.target));
+    let done = match &wanted.source {
+        MountSource::Share { tag, file: None } => {
+            mount_share(root, path, tag, wanted.read_only).map_err(Into::into)
+        }
+        MountSource::Share {
+            tag,
+            file: Some(file),
+        } => mount_shared_file(root, path, tag, file, wanted.read_only),
+        MountSource::Tmpfs { options } => mount_tmpfs(root, path, options, wanted.read_only),
+    };
+    done.with_context(|| format!("cannot mount on {}", path.display()))
+}
+
+/// Makes the root filesystem as read-only as it is to be, once every mountpoint is there.
+pub(crate) fn make_root_read_only(root: &RootDir) -> Result<()> {
+    make_read_only(root.as_fd()).context("cannot make the root filesystem read-only")
+}
+
+/// Makes `root`, mounted on [`SYSROOT`], the root of this process and all later ones.
+pub(crate) fn switch_root(root: &RootDir) -> Result<()> {
+    fchdir(root)
+        .and_then(|()| mount(Some("."), "/", NOTHING, MsFlags::MS_MOVE, NOTHING))
+        .and_then(|()| chroot("."))
+        .and_then(|()| chdir("/"))
+        .context("cannot switch to the root filesystem")
+}
+
+/// Mounts on a directory by descriptor: as the working directory, since there is no `/proc`
+/// to name it by.
+fn mount_on(
+    target: &OwnedFd,
+    source: &str,
+    kind: &str,
+    flags: MsFlags,
+    data: Option<&str>,
+) -> io::Result<()> {
+    fchdir(target)?;
+    mount(Some(source), ".", Some(kind), flags, data)?;
+    Ok(())
+}
+
+fn make_read_only(mounted: impl AsFd) -> nix::Result<()> {
+    fchdir(mounted)?;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(NOTHING, ".", NOTHING, flags, NOTHING)
+}
+
+fn mount_share(root: &RootDir, path: &Path, tag: &str, read_only: bool) -> io::Result<()> {
+    let (target, _) = root.make_dir(path)?;
+    mount_on(&target, tag, "virtiofs", MsFlags::empty(), None)?;
+    if read_only {
+        make_read_only(root.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY)?)?;
+    }
+    Ok(())
+}
+
+fn mount_shared_file(
+    root: &RootDir,
+    path: &Path,
+    tag: &str,
+    file: &[u8],
+    read_only: bool,
+) -> Result<()> {
+    let target = root.make_file(path)?;
+    make_own_dir(SCRATCH)?;
+    mount(
+        Some(tag),
+        SCRATCH,
+        Some("virtiofs"),
+        MsFlags::empty(),
+        NOTHING,
+    )
+    .with_context(|| format!("cannot mount share {tag}"))?;
+    let bound = bind_file(Path::new(OsStr::from_bytes(file)), &target, read_only);
+    umount2(SCRATCH, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {SCRATCH}"))?;
+    bound
+}
+
+/// Mounts `file` of what is mounted on [`SCRATCH`] over the file `target`.
+fn bind_file(file: &Path, target: &OwnedFd, read_only: bool) -> Result<()> {
+    let share = RootDir::new(Path::new(SCRATCH))?;
+    if read_only {
+        make_read_only(&share)?;
+        chdir("/")?;
+    }
+    let source = share
+        .open(file, OFlag::O_PATH)
+        .with_context(|| format!("cannot open {} of the share", file.display()))?;
+    if fstat(&source)?.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        bail!("{} of the share is a directory", file.display());
+    }
+    clone_mount(&source, target)?;
+    Ok(())
+}
+
+/// Mounts `source` over `target` as a bind mount does, both by descriptor.
+fn clone_mount(source: &OwnedFd, target: &OwnedFd) -> nix::Result<()> {
+    use std::os::fd::FromRawFd;
+
+    let at_empty_path = u32::try_from(libc::AT_EMPTY_PATH).expect("a small positive constant");
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | at_empty_path;
+    // SAFETY: the path is a C string, and the descriptor is open.
+    let tree =
+        unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), flags) };
+    let tree = i32::try_from(Errno::result(tree)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the system call has just made this descriptor, and nobody else knows it.
+    let tree = unsafe { OwnedFd::from_raw_fd(tree) };
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: the paths are C strings, and the descriptors are open.
+    let moved = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+        )
+    };
+    Errno::result(moved).map(drop)
+}
+
+fn mount_tmpfs(root: &RootDir, path: &Path, options: &[u8], read_only: bool) -> Result<()> {
+    let (target, existed) = root.make_dir(path)?;
+    let mut parsed = options::parse(options)?;
+    if existed && !parsed.has_mode() {
+        // As container runtimes do: who may use the directory stays as it was.
+        parsed.push_mode(fstat(&target)?.st_mode & 0o7777);
+    }
+    if read_only {
+        parsed.flags |= MsFlags::MS_RDONLY;
+    }
+    mount_on(&target, "tmpfs", "tmpfs", parsed.flags, Some(&parsed.data))
+        .with_context(|| format!("tmpfs with options {:?}", parsed.data))
+}
+
+fn make_own_dir(path: &str) -> Result<()> {
+    match fs::create_dir(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            Err(e).with_context(|| format!("cannot make {path} in the initramfs"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

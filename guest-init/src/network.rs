@@ -1,0 +1,278 @@
+//! The machine's network interfaces, set up by rtnetlink(7).
+
+use std::fs::File;
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::OFlag;
+use runcvm_protocol::Interface;
+
+use crate::netlink::{Batch, Netlink, attributes};
+use crate::rootdir::RootDir;
+
+// linux/if_link.h
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+// linux/if_addr.h
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const IFA_F_NODAD: u8 = 0x02;
+// linux/rtnetlink.h
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTNH_F_ONLINK: u32 = 4;
+
+/// Length of `struct ifinfomsg`.
+const IFINFOMSG: usize = 16;
+
+/// Index of the loopback interface, always.
+const LOOPBACK: u32 = 1;
+
+/// Metric of the default routes of all interfaces but the first.
+const LATER_METRIC: u32 = 1024;
+
+/// Brings up the loopback interface and all of `interfaces`.
+pub(crate) fn set_up(interfaces: &[Interface], root: &RootDir) -> Result<()> {
+    let netlink = Netlink::open()?;
+    let mut batch = Batch::default();
+    set_link(
+        &mut batch,
+        LOOPBACK,
+        true,
+        "bring up the loopback interface".to_owned(),
+    );
+    if !interfaces.is_empty() {
+        let links = links(&netlink)?;
+        let indices = find(interfaces, &links)?;
+        make_way(&netlink, interfaces, &indices, &links)?;
+        for (order, (interface, link)) in interfaces.iter().zip(indices).enumerate() {
+            set_up_ipv6(interface, link, root);
+            add_interface(&mut batch, interface, link.index, order)?;
+        }
+    }
+    Ok(netlink.execute(&batch)?)
+}
+
+/// Lets everybody open low ports and ping, as container runtimes do: on a machine that runs
+/// one workload it protects nobody.
+pub(crate) fn relax_limits(root: &RootDir) {
+    let _ = write_sysctl(root, "net/ipv4/ip_unprivileged_port_start", "0");
+    let _ = write_sysctl(root, "net/ipv4/ping_group_range", "0 2147483647");
+}
+
+/// An interface that the kernel has.
+#[derive(Debug)]
+struct Link {
+    index: u32,
+    name: Vec<u8>,
+    address: Vec<u8>,
+}
+
+fn links(netlink: &Netlink) -> Result<Vec<Link>> {
+    let mut links = Vec::new();
+    netlink
+        .dump(libc::RTM_GETLINK, &[0; IFINFOMSG], |entry| {
+            let Some((fixed, rest)) = entry.split_first_chunk::<IFINFOMSG>() else {
+                return;
+            };
+            let [_, _, _, _, i0, i1, i2, i3, ..] = *fixed;
+            let mut link = Link {
+                index: u32::from_ne_bytes([i0, i1, i2, i3]),
+                name: Vec::new(),
+                address: Vec::new(),
+            };
+            for (kind, value) in attributes(rest) {
+                match kind {
+                    IFLA_ADDRESS => link.address = value.to_vec(),
+                    IFLA_IFNAME => {
+                        link.name = value.strip_suffix(b"\0").unwrap_or(value).to_vec();
+                    }
+                    _ => {}
+                }
+            }
+            links.push(link);
+        })
+        .context("cannot list the network interfaces")?;
+    Ok(links)
+}
+
+fn find<'a>(interfaces: &[Interface], links: &'a [Link]) -> Result<Vec<&'a Link>> {
+    let find_one = |interface: &Interface| {
+        links
+            .iter()
+            .find(|link| link.address == interface.mac)
+            .with_context(|| {
+                let [a, b, c, d, e, f] = interface.mac;
+                format!(
+                    "no network interface has the address \
+                     {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} of {}",
+                    interface.name
+                )
+            })
+    };
+    interfaces.iter().map(find_one).collect()
+}
+
+/// If the new name of an interface is still that of another, gives the other one a name
+/// that nobody wants.
+fn make_way(
+    netlink: &Netlink,
+    interfaces: &[Interface],
+    wanted: &[&Link],
+    links: &[Link],
+) -> Result<()> {
+    let mut batch = Batch::default();
+    for (interface, own) in interfaces.iter().zip(wanted) {
+        let holder = links
+            .iter()
+            .find(|link| link.name == interface.name.as_bytes());
+        if let Some(holder) = holder.filter(|holder| holder.index != own.index) {
+            let name = format!("was{}", holder.index);
+            let what = format!("rename interface {} to {name}", interface.name);
+            set_link(&mut batch, holder.index, false, what);
+            batch.attribute(IFLA_IFNAME, &with_nul(&name));
+        }
+    }
+    Ok(netlink.execute(&batch)?)
+}
+
+/// IPv6 without waiting: nobody else has our addresses, so looking for duplicates would only
+/// cost time. An interface with IPv4 addresses only gets no IPv6, as in a container.
+fn set_up_ipv6(interface: &Interface, link: &Link, root: &RootDir) {
+    let name = String::from_utf8_lossy(&link.name);
+    let (setting, value) = if interface.addresses.iter().any(|(ip, _)| ip.is_ipv6()) {
+        ("accept_dad", "0")
+    } else if !interface.addresses.is_empty() {
+        ("disable_ipv6", "1")
+    } else {
+        return;
+    };
+    // Fails where the kernel has no IPv6; then there is nothing to set.
+    let _ = write_sysctl(root, &format!("net/ipv6/conf/{name}/{setting}"), value);
+}
+
+fn write_sysctl(root: &RootDir, name: &str, value: &str) -> std::io::Result<()> {
+    let path = Path::new("/proc/sys").join(name);
+    File::from(root.open(&path, OFlag::O_WRONLY)?).write_all(value.as_bytes())
+}
+
+fn add_interface(batch: &mut Batch, interface: &Interface, index: u32, order: usize) -> Result<()> {
+    let name = &interface.name;
+    if name.is_empty() || name.len() >= libc::IFNAMSIZ {
+        bail!("{name:?} cannot be the name of a network interface: it must have 1 to 15 bytes");
+    }
+    set_link(batch, index, true, format!("bring up interface {name}"));
+    batch.attribute(IFLA_IFNAME, &with_nul(name));
+    if let Some(mtu) = interface.mtu {
+        batch.attribute(IFLA_MTU, &mtu.to_ne_bytes());
+    }
+    for &(ip, prefix) in &interface.addresses {
+        add_address(batch, index, ip, prefix, name);
+    }
+    for &gateway in &interface.gateways {
+        let on_link = !interface
+            .addresses
+            .iter()
+            .any(|&(ip, prefix)| same_network(ip, gateway, prefix));
+        add_default_route(batch, index, gateway, on_link, order, name);
+    }
+    Ok(())
+}
+
+fn set_link(batch: &mut Batch, index: u32, up: bool, what: String) {
+    let flag = u32::try_from(libc::IFF_UP).expect("a small positive constant");
+    let mut fixed = [0; IFINFOMSG];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    if up {
+        fixed[8..12].copy_from_slice(&flag.to_ne_bytes());
+        fixed[12..16].copy_from_slice(&flag.to_ne_bytes());
+    }
+    batch.request(libc::RTM_NEWLINK, 0, &fixed, what);
+}
+
+fn add_address(batch: &mut Batch, index: u32, ip: IpAddr, prefix: u8, name: &str) {
+    let (family, bytes) = family_and_bytes(ip);
+    let flags = if ip.is_ipv6() { IFA_F_NODAD } else { 0 };
+    // struct ifaddrmsg
+    let mut fixed = vec![family, prefix, flags, 0];
+    fixed.extend_from_slice(&index.to_ne_bytes());
+    let what = format!("give {ip}/{prefix} to interface {name}");
+    let create = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    batch.request(libc::RTM_NEWADDR, create, &fixed, what);
+    batch.attribute(IFA_LOCAL, &bytes);
+    batch.attribute(IFA_ADDRESS, &bytes);
+    if let IpAddr::V4(ip) = ip
+        && prefix < 31
+    {
+        let broadcast = u32::from(ip) | u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+        batch.attribute(IFA_BROADCAST, &broadcast.to_be_bytes());
+    }
+}
+
+fn add_default_route(
+    batch: &mut Batch,
+    index: u32,
+    gateway: IpAddr,
+    on_link: bool,
+    order: usize,
+    name: &str,
+) {
+    let (family, bytes) = family_and_bytes(gateway);
+    // struct rtmsg
+    let mut fixed = vec![family, 0, 0, 0];
+    fixed.extend_from_slice(&[
+        libc::RT_TABLE_MAIN,
+        libc::RTPROT_BOOT,
+        libc::RT_SCOPE_UNIVERSE,
+        libc::RTN_UNICAST,
+    ]);
+    let flags = if on_link { RTNH_F_ONLINK } else { 0 };
+    fixed.extend_from_slice(&flags.to_ne_bytes());
+    let what = format!("route by gateway {gateway} of interface {name}");
+    let create = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    batch.request(libc::RTM_NEWROUTE, create, &fixed, what);
+    batch.attribute(RTA_GATEWAY, &bytes);
+    batch.attribute(RTA_OIF, &index.to_ne_bytes());
+    if let Ok(order @ 1..) = u32::try_from(order) {
+        batch.attribute(RTA_PRIORITY, &(LATER_METRIC + order).to_ne_bytes());
+    }
+}
+
+fn family_and_bytes(ip: IpAddr) -> (u8, Vec<u8>) {
+    let (family, bytes) = match ip {
+        IpAddr::V4(ip) => (libc::AF_INET, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (libc::AF_INET6, ip.octets().to_vec()),
+    };
+    (
+        u8::try_from(family).expect("address families are small"),
+        bytes,
+    )
+}
+
+/// `a` and `b` share their first `prefix` bits. A link-local IPv6 address is near everywhere.
+fn same_network(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
+    let prefix = u32::from(prefix);
+    match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            let mask = !u32::MAX.checked_shr(prefix).unwrap_or(0);
+            u32::from(a) & mask == u32::from(b) & mask
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            let mask = !u128::MAX.checked_shr(prefix).unwrap_or(0);
+            b.is_unicast_link_local() || u128::from(a) & mask == u128::from(b) & mask
+        }
+        _ => false,
+    }
+}
+
+fn with_nul(name: &str) -> Vec<u8> {
+    [name.as_bytes(), b"\0"].concat()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Tests that change their process: mounts, namespaces, children.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+
+/// Seconds that a test may take.
+const LIMIT: libc::c_uint = 60;
+
+/// Runs `test` in a process of its own with new namespaces, and passes on its failure. Such
+/// tests need root; without it they are skipped, and say so.
+pub(crate) fn isolated(namespaces: CloneFlags, test: impl FnOnce()) {
+    // SAFETY: what the child uses of this process, the allocator and stderr, the C library
+    // keeps usable over a fork.
+    match unsafe { fork() }.expect("fork") {
+        ForkResult::Child => {
+            let passed = catch_unwind(AssertUnwindSafe(|| run(namespaces, test)));
+            let status = i32::from(passed.is_err());
+            // SAFETY: ends the child without running anything of the test harness.
+            unsafe { libc::_exit(status) }
+        }
+        ForkResult::Parent { child } => {
+            let status = waitpid(child, None).expect("the child is ours");
+            assert_eq!(status, WaitStatus::Exited(child, 0), "see stderr above");
+        }
+    }
+}
+
+fn run(namespaces: CloneFlags, test: impl FnOnce()) {
+    // The harness captures what this thread prints, and nobody shows it for the child.
+    std::panic::set_hook(Box::new(|panic| {
+        let text = format!("{panic}\n");
+        // SAFETY: the bytes are valid for their length.
+        unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+    }));
+    // SAFETY: takes a number only.
+    unsafe { libc::alarm(LIMIT) };
+    match unshare(namespaces) {
+        Ok(()) => test(),
+        Err(nix::errno::Errno::EPERM) => {
+            let text = "skipped: needs root\n";
+            // SAFETY: the bytes are valid for their length.
+            unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+        }
+        Err(e) => panic!("cannot unshare: {e}"),
+    }
+}
