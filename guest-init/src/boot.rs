@@ -1,7 +1,7 @@
 //! From the kernel's first process to the workload.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,9 @@ use crate::process::{Command, STATUS_FAILED};
 use crate::rootdir::RootDir;
 use crate::session::End;
 use crate::{cgroups, init_mode, kernel_log, marks, modules, network, shutdown, vsock};
+
+/// The console of virtio, on which the host relays its user's terminal.
+const VIRTIO_CONSOLE: &str = "hvc0";
 
 /// How long the host may take to hear of a failure.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -161,10 +164,13 @@ fn run_init_system(
     command: Command,
     root: RootDir,
     devices: Devices,
-    connection: Connection,
+    mut connection: Connection,
     cleanup: impl FnOnce(),
 ) -> Result<Ended> {
-    let console = open_console(&devices.dev)?;
+    let (name, console) = open_console(&devices.dev)?;
+    if name == VIRTIO_CONSOLE {
+        connection.queue(&ToHost::OnConsole);
+    }
     let (report, reporter) = report_pipe()?;
     // SAFETY: there is one thread, so the child may do all that the parent may.
     match unsafe { fork() }.context("cannot start the agent")? {
@@ -232,13 +238,13 @@ fn pidfd(pid: Pid) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The terminal on which an init system speaks: the virtio console where there is one.
-fn open_console(dev: &OwnedFd) -> Result<File> {
+/// The terminal on which an init system speaks, and its name: the virtio console where there
+/// is one.
+fn open_console(dev: &OwnedFd) -> Result<(&'static str, OwnedFd)> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    ["hvc0", "ttyS0", "console", "null"]
-        .iter()
-        .find_map(|name| openat(dev, *name, flags, Mode::empty()).ok())
-        .map(File::from)
+    [VIRTIO_CONSOLE, "ttyS0", "console", "null"]
+        .into_iter()
+        .find_map(|name| Some((name, openat(dev, name, flags, Mode::empty()).ok()?)))
         .context("there is no console")
 }
 

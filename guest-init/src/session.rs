@@ -161,7 +161,7 @@ impl Session {
     }
 
     /// Queues a message for the host.
-    fn tell(&mut self, message: &ToHost) {
+    pub(crate) fn tell(&mut self, message: &ToHost) {
         if let Some(connection) = &mut self.connection {
             connection.queue(message);
         }
@@ -259,6 +259,15 @@ impl Session {
             (ToGuest::Consumed(which, bytes), Some(process)) => {
                 for output in process.outputs.iter_mut().filter(|output| output.is(which)) {
                     output.consumed(bytes);
+                }
+            }
+            (ToGuest::OutputClosed(which), Some(process)) if process.terminal.is_none() => {
+                let mut outputs = process.outputs.iter_mut();
+                let end = outputs
+                    .find(|output| output.is(which))
+                    .and_then(OutputStream::close);
+                if let Some(end) = end {
+                    self.tell(&end);
                 }
             }
             (ToGuest::Resize(size), Some(process)) => {

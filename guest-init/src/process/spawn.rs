@@ -19,12 +19,13 @@ use super::{
 };
 use crate::marks;
 
-/// Open files that a process may have, soft and hard, as under systemd. The kernel's own
-/// hard limit of 4096 is too little for many servers.
-static OPEN_FILES: libc::rlimit = libc::rlimit {
-    rlim_cur: 1024,
-    rlim_max: 1_048_576,
-};
+/// Open files that a process may ask for. The kernel's own 4096 is too little for many
+/// servers.
+const OPEN_FILES: u64 = 1_048_576;
+
+/// Open files that a process has before it asks, as under systemd: some programs go through
+/// all that they may have.
+const OPEN_FILES_AT_FIRST: u64 = 1024;
 
 /// Where children come from.
 #[derive(Debug)]
@@ -56,13 +57,14 @@ pub(crate) struct Child {
     pub(crate) streams: Streams,
 }
 
-/// Takes all files that the kernel gives: a busy agent needs six for each process.
+/// Raises the limit of open files to [`OPEN_FILES`] where the kernel lets it, and takes all
+/// of them itself: a busy agent needs six for each process.
 pub(crate) fn raise_own_limits() {
-    let hard = OPEN_FILES.rlim_max;
-    if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err()
-        && let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-    {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    let (_, now) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
+    for hard in [OPEN_FILES, now] {
+        if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+            return;
+        }
     }
 }
 
@@ -357,8 +359,7 @@ impl Plan<'_> {
             })?;
         }
         reset_signals();
-        // SAFETY: the structure is valid. If it fails the limits are the kernel's own.
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &OPEN_FILES) };
+        limit_files();
 
         // SAFETY: the groups are valid for their number.
         let done = unsafe { libc::setgroups(command.groups.len(), command.groups.as_ptr()) };
@@ -443,6 +444,22 @@ fn is_directory(path: *const libc::c_char) -> bool {
     // SAFETY: the path is a C string, and the structure is valid for writing.
     let known = unsafe { libc::stat(path, &raw mut stat) } == 0;
     known && stat.st_mode & libc::S_IFMT == libc::S_IFDIR
+}
+
+/// Lowers the limit of open files, which this process raised for itself, but not beyond
+/// what it may be raised to again.
+fn limit_files() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure is valid for writing, then for reading.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max.min(OPEN_FILES_AT_FIRST);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
 }
 
 /// Every signal has its default effect, and none is blocked.

@@ -72,13 +72,18 @@ impl OutputStream {
             .unwrap_or(0);
     }
 
-    /// Ends it though somebody holds it open, unless the process's own bytes are still to be
-    /// read. Returns the message that says so.
+    /// Ends it though somebody holds it open. Returns the message that says so, unless it
+    /// has ended before.
+    pub(super) fn close(&mut self) -> Option<ToHost> {
+        self.file.take().map(|_| ToHost::OutputEnd(self.which))
+    }
+
+    /// Closes it, unless the process's own bytes are still to be read.
     pub(super) fn cut(&mut self) -> Option<ToHost> {
         if self.owed > 0 {
             return None;
         }
-        self.file.take().map(|_| ToHost::OutputEnd(self.which))
+        self.close()
     }
 
     fn window(&self) -> usize {
