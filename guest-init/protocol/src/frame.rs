@@ -120,3 +120,6 @@ impl Decoder {
         Ok(Some(len))
     }
 }
+
+#[cfg(test)]
+mod tests;

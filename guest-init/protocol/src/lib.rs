@@ -10,6 +10,8 @@
 
 pub mod config;
 pub mod frame;
+#[cfg(test)]
+mod samples;
 pub mod session;
 
 pub use config::*;

@@ -1,0 +1,136 @@
+//! Arbitrary messages for property tests.
+
+use std::net::IpAddr;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::{
+    ByteBuf, ExitStatus, GuestConfig, InitMode, Interface, Mount, MountSource, Output, Process,
+    ToGuest, ToHost, WindowSize,
+};
+
+fn bytes() -> impl Strategy<Value = ByteBuf> {
+    vec(any::<u8>(), 0..40).prop_map(ByteBuf::from)
+}
+
+fn size() -> impl Strategy<Value = WindowSize> {
+    any::<(u16, u16)>().prop_map(|(rows, columns)| WindowSize { rows, columns })
+}
+
+pub(crate) fn process() -> impl Strategy<Value = Process> {
+    let strings = || vec(bytes(), 0..5);
+    (
+        strings(),
+        strings(),
+        bytes(),
+        bytes(),
+        option::of(size()),
+        any::<bool>(),
+    )
+        .prop_map(|(args, env, cwd, user, terminal, stdin)| Process {
+            args,
+            env,
+            cwd,
+            user,
+            terminal,
+            stdin,
+        })
+}
+
+fn output() -> impl Strategy<Value = Output> {
+    prop_oneof![Just(Output::Stdout), Just(Output::Stderr)]
+}
+
+fn data() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..300)
+}
+
+pub(crate) fn to_guest() -> impl Strategy<Value = ToGuest> {
+    prop_oneof![
+        process().prop_map(|process| ToGuest::Start(Box::new(process))),
+        data().prop_map(ToGuest::Stdin),
+        Just(ToGuest::StdinEnd),
+        (output(), any::<u32>()).prop_map(|(which, n)| ToGuest::Consumed(which, n)),
+        size().prop_map(ToGuest::Resize),
+        any::<u8>().prop_map(ToGuest::Signal),
+        output().prop_map(ToGuest::OutputClosed),
+    ]
+}
+
+pub(crate) fn to_host() -> impl Strategy<Value = ToHost> {
+    let exit = prop_oneof![
+        any::<u8>().prop_map(ExitStatus::Code),
+        any::<u8>().prop_map(ExitStatus::Signal),
+    ];
+    prop_oneof![
+        any::<u64>().prop_map(|uptime_ns| ToHost::Hello { uptime_ns }),
+        any::<u32>().prop_map(|pid| ToHost::Started { pid }),
+        (any::<u8>(), any::<String>())
+            .prop_map(|(status, message)| ToHost::Failed { status, message }),
+        (output(), data()).prop_map(|(which, data)| ToHost::Output(which, data)),
+        output().prop_map(ToHost::OutputEnd),
+        any::<u32>().prop_map(ToHost::StdinConsumed),
+        exit.prop_map(ToHost::Exited),
+        Just(ToHost::OnConsole),
+    ]
+}
+
+fn mount() -> impl Strategy<Value = Mount> {
+    let source = prop_oneof![
+        (any::<String>(), option::of(bytes()))
+            .prop_map(|(tag, file)| MountSource::Share { tag, file }),
+        bytes().prop_map(|options| MountSource::Tmpfs { options }),
+    ];
+    (source, bytes(), any::<bool>()).prop_map(|(source, target, read_only)| Mount {
+        source,
+        target,
+        read_only,
+    })
+}
+
+fn interface() -> impl Strategy<Value = Interface> {
+    (
+        any::<[u8; 6]>(),
+        any::<String>(),
+        option::of(any::<u32>()),
+        vec(any::<(IpAddr, u8)>(), 0..4),
+        vec(any::<IpAddr>(), 0..3),
+    )
+        .prop_map(|(mac, name, mtu, addresses, gateways)| Interface {
+            mac,
+            name,
+            mtu,
+            addresses,
+            gateways,
+        })
+}
+
+pub(crate) fn config() -> impl Strategy<Value = GuestConfig> {
+    let init = prop_oneof![
+        Just(InitMode::Auto),
+        Just(InitMode::Pid1),
+        Just(InitMode::Namespaced),
+    ];
+    (
+        any::<String>(),
+        any::<bool>(),
+        vec(mount(), 0..4),
+        option::of(bytes()),
+        vec(interface(), 0..3),
+        process(),
+        init,
+    )
+        .prop_map(
+            |(root_tag, root_read_only, mounts, hostname, interfaces, process, init)| GuestConfig {
+                root_tag,
+                root_read_only,
+                mounts,
+                hostname,
+                interfaces,
+                process,
+                init,
+            },
+        )
+}
