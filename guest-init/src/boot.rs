@@ -21,10 +21,9 @@ use runcvm_protocol::{
 use crate::agent::{Agent, Ended};
 use crate::connection::Connection;
 use crate::mounts::{self, Devices};
-use crate::process::spawn::{
-    Nursery, ReportReader, become_command, raise_own_limits, report_pipe, spawn,
-};
-use crate::process::{Command, STATUS_FAILED};
+use crate::process::report::{ReportReader, report_pipe};
+use crate::process::spawn::{Nursery, become_command, spawn};
+use crate::process::{Command, STATUS_FAILED, limits};
 use crate::rootdir::RootDir;
 use crate::session::End;
 use crate::{cgroups, init_mode, kernel_log, marks, modules, network, shutdown, vsock};
@@ -216,7 +215,7 @@ fn serve_init_system(
 }
 
 fn new_agent(root: RootDir, devices: Devices) -> Result<Agent> {
-    raise_own_limits();
+    limits::raise();
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     let null =
         openat(&devices.dev, "null", flags, Mode::empty()).context("cannot open /dev/null")?;

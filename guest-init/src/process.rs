@@ -1,5 +1,8 @@
 //! Processes that the host asks for: what to run, and how it is started.
 
+mod child;
+pub(crate) mod limits;
+pub(crate) mod report;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
 

@@ -20,7 +20,8 @@ use self::output::OutputStream;
 use crate::connection::Connection;
 use crate::events::{FileOf, Token, Watched};
 use crate::kernel_log;
-use crate::process::spawn::{Child, Nursery, ReportReader, Streams, spawn};
+use crate::process::report::ReportReader;
+use crate::process::spawn::{Child, Nursery, Streams, spawn};
 use crate::process::{Command, StartError, terminal};
 use crate::rootdir::RootDir;
 

@@ -1,0 +1,166 @@
+//! What a child does between fork and exec: system calls on memory that was made ready
+//! before, and nothing else. No memory is allocated and no lock taken.
+
+use std::os::fd::RawFd;
+
+use nix::errno::Errno;
+use runcvm_protocol::BootMark;
+
+use super::report::{Failure, Reporter, Step};
+use super::{Command, limits};
+use crate::marks;
+
+/// All that a child needs to know.
+pub(super) struct Plan<'a> {
+    pub(super) command: &'a Command,
+    pub(super) stdio: [RawFd; 3],
+    pub(super) reporter: Reporter,
+    /// It leads a session of its own.
+    pub(super) session: bool,
+    /// Its stdin is a terminal, to be its controlling one.
+    pub(super) terminal: bool,
+    /// A process (pidfd) whose mount namespace it joins.
+    pub(super) join: Option<RawFd>,
+}
+
+impl Plan<'_> {
+    /// Becomes the command. Returns only on failure, which it has reported then.
+    pub(super) fn run(&self) {
+        // SAFETY: takes no arguments and cannot fail.
+        self.reporter.born(unsafe { libc::getpid() });
+        let failure = match self.prepare() {
+            Ok(()) => self.execute(),
+            Err(failure) => failure,
+        };
+        self.reporter.failed(&failure);
+    }
+
+    fn prepare(&self) -> Result<(), Failure> {
+        let command = self.command;
+        if self.session {
+            // SAFETY: takes no arguments; fails only for a leader, which a new child is not.
+            unsafe { libc::setsid() };
+        }
+        for (number, &fd) in (0..).zip(&self.stdio) {
+            // SAFETY: both are descriptors, and nothing here uses 0 to 2 otherwise.
+            check(Step::Streams, unsafe { libc::dup2(fd, number) })?;
+            // The streams may be opened again by their names in /dev, which needs the right
+            // to; it does not matter if that fails, as it does for /dev/null sometimes.
+            if command.uid != 0 && !self.is_null(fd) {
+                // SAFETY: takes numbers only.
+                unsafe { libc::fchown(number, command.uid, u32::MAX) };
+            }
+        }
+        if self.terminal {
+            // SAFETY: the request takes its argument by value.
+            check(Step::Terminal, unsafe {
+                libc::ioctl(0, libc::TIOCSCTTY, 0)
+            })?;
+        }
+        if let Some(process) = self.join {
+            // SAFETY: takes numbers only.
+            check(Step::Join, unsafe {
+                libc::setns(process, libc::CLONE_NEWNS)
+            })?;
+        }
+        reset_signals();
+        limits::lower();
+
+        // SAFETY: the groups are valid for their number.
+        let done = unsafe { libc::setgroups(command.groups.len(), command.groups.as_ptr()) };
+        check(Step::Groups, done)?;
+        let gid = command.gid;
+        // SAFETY: takes numbers only.
+        check(Step::Groups, unsafe { libc::setresgid(gid, gid, gid) })?;
+        // A directory that is root's alone may be entered by root, and one on a network
+        // filesystem by its user alone.
+        let entered = self.enter_cwd();
+        let uid = command.uid;
+        // SAFETY: takes numbers only.
+        check(Step::User, unsafe { libc::setresuid(uid, uid, uid) })?;
+        match entered {
+            Err(Failure {
+                errno: Errno::EACCES,
+                ..
+            }) => self.enter_cwd(),
+            entered => entered,
+        }
+    }
+
+    fn is_null(&self, fd: RawFd) -> bool {
+        // SAFETY: all zeroes is a valid value of this plain structure.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: the structure is valid for writing.
+        let known = unsafe { libc::fstat(fd, &raw mut stat) } == 0;
+        known && stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3)
+    }
+
+    fn enter_cwd(&self) -> Result<(), Failure> {
+        // SAFETY: the path is a C string.
+        check(Step::Directory, unsafe {
+            libc::chdir(self.command.cwd.as_ptr())
+        })
+    }
+
+    /// Executes the first program that can be. Comes back with the reason if none can.
+    fn execute(&self) -> Failure {
+        // Of all processes only the workload is started while the port is enabled.
+        marks::report(BootMark::Command);
+        marks::disable();
+        let mut failure = Failure {
+            step: Step::Execute,
+            detail: 0,
+            errno: Errno::ENOENT,
+        };
+        for (detail, program) in (0..).zip(&self.command.programs) {
+            let (args, env) = (&self.command.args, &self.command.env);
+            // SAFETY: the path is a C string, and both arrays end with a null pointer.
+            unsafe { libc::execve(program.as_ptr(), args.as_ptr(), env.as_ptr()) };
+            failure.detail = detail;
+            failure.errno = Errno::last();
+            if !matches!(
+                failure.errno,
+                Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES
+            ) {
+                break;
+            }
+            if failure.errno == Errno::EACCES && is_directory(program.as_ptr()) {
+                failure.errno = match self.command.programs.len() {
+                    1 => Errno::EISDIR,
+                    _ => Errno::EACCES,
+                };
+            }
+        }
+        failure
+    }
+}
+
+fn check(step: Step, result: libc::c_int) -> Result<(), Failure> {
+    Errno::result(result).map(drop).map_err(|errno| Failure {
+        step,
+        detail: 0,
+        errno,
+    })
+}
+
+fn is_directory(path: *const libc::c_char) -> bool {
+    // SAFETY: all zeroes is a valid value of this plain structure.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a C string, and the structure is valid for writing.
+    let known = unsafe { libc::stat(path, &raw mut stat) } == 0;
+    known && stat.st_mode & libc::S_IFMT == libc::S_IFDIR
+}
+
+/// Every signal has its default effect, and none is blocked.
+fn reset_signals() {
+    // Of all signals the agent ignores only this one; handlers it has none.
+    // SAFETY: sets a default disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // SAFETY: all zeroes is a valid value, and the call makes it an empty set.
+    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is valid for writing, then for reading.
+    unsafe {
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}

@@ -1,0 +1,37 @@
+//! Limits on open files.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Open files that a process may ask for. The kernel's own 4096 is too little for many
+/// servers.
+const OPEN_FILES: u64 = 1_048_576;
+
+/// Open files that a process has before it asks, as under systemd: some programs go through
+/// all that they may have.
+const OPEN_FILES_AT_FIRST: u64 = 1024;
+
+/// Raises the limit of open files to [`OPEN_FILES`] where the kernel lets it, and takes all
+/// of them itself: a busy agent needs six for each process.
+pub(crate) fn raise() {
+    let (_, now) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
+    for hard in [OPEN_FILES, now] {
+        if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Lowers the limit again for a process that may raise it by itself. Allocates nothing.
+pub(super) fn lower() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure is valid for writing, then for reading.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max.min(OPEN_FILES_AT_FIRST);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
