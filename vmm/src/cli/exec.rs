@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::process::ProcessArgs;
+use super::process::{Base, ProcessArgs};
 use crate::launch::{self, ExecSpec, Io};
 
 /// Run a further command in a running machine
@@ -27,9 +27,10 @@ pub(super) struct ExecArgs {
 
 impl ExecArgs {
     pub(super) fn run(&self) -> Result<ExitCode> {
+        let base = Base::beside(launch::workload_of(&self.name)?);
         let spec = ExecSpec {
             name: self.name.clone(),
-            process: self.process.process(None)?,
+            process: self.process.process(base)?,
         };
         let io = Io::inherited(self.process.interactive)
             .context("The standard streams cannot be used")?;
@@ -55,7 +56,7 @@ mod tests {
             let args = ["exec"].iter().chain(args).chain(&["--", "a", "-b"]);
             let exec = Line::parse_from(args).exec;
             assert_eq!(exec.name, "box");
-            let process = exec.process.process(None).unwrap();
+            let process = exec.process.process(Base::docker("box")).unwrap();
             assert_eq!(process.args, ["a", "-b"]);
             assert_eq!(process.cwd, "/x");
         }

@@ -27,39 +27,66 @@ pub(super) struct ProcessArgs {
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
 
-    /// Working directory; made if it is not there
-    #[arg(short = 'w', long = "workdir", value_name = "DIR", default_value = "/")]
-    cwd: OsString,
+    /// Working directory; made if it is not there [default: / or, for exec, the machine's]
+    #[arg(short = 'w', long = "workdir", value_name = "DIR")]
+    cwd: Option<OsString>,
 
-    /// User and group, by name or number, of the guest [default: root]
-    #[arg(
-        short = 'u',
-        long,
-        value_name = "USER[:GROUP]",
-        default_value = "",
-        hide_default_value = true
-    )]
-    user: OsString,
+    /// User and group of the guest, by name or number [default: root or, for exec, the machine's]
+    #[arg(short = 'u', long, value_name = "USER[:GROUP]")]
+    user: Option<OsString>,
 
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     args: Vec<OsString>,
 }
 
+/// What a process has if its options say nothing else.
+#[derive(Debug)]
+pub(super) struct Base {
+    env: Vec<ByteBuf>,
+    cwd: ByteBuf,
+    user: ByteBuf,
+}
+
+impl Base {
+    /// For the workload of a machine with this name.
+    pub(super) fn docker(hostname: &str) -> Self {
+        Self {
+            env: vec![
+                ByteBuf::from(PATH),
+                ByteBuf::from(format!("HOSTNAME={hostname}").into_bytes()),
+            ],
+            cwd: ByteBuf::from("/"),
+            user: ByteBuf::new(),
+        }
+    }
+
+    /// For a further process beside `workload`.
+    pub(super) fn beside(workload: Process) -> Self {
+        Self {
+            env: workload.env,
+            cwd: workload.cwd,
+            user: workload.user,
+        }
+    }
+}
+
 impl ProcessArgs {
-    /// The process; its environment begins with `HOSTNAME`, if there is one.
-    pub(super) fn process(&self, hostname: Option<&str>) -> Result<Process> {
-        ensure!(
-            self.cwd.as_bytes().starts_with(b"/"),
-            "-w \"{}\" is no working directory: it must be an absolute path",
-            self.cwd.to_string_lossy()
-        );
+    /// The process that the options ask for, over `base`.
+    pub(super) fn process(&self, base: Base) -> Result<Process> {
+        if let Some(cwd) = &self.cwd {
+            ensure!(
+                cwd.as_bytes().starts_with(b"/"),
+                "-w \"{}\" is no working directory: it must be an absolute path",
+                cwd.to_string_lossy()
+            );
+        }
         let bytes = |s: &OsString| ByteBuf::from(s.as_bytes());
         Ok(Process {
             args: self.args.iter().map(bytes).collect(),
-            env: self.environment(hostname, |name| std::env::var_os(name))?,
-            cwd: bytes(&self.cwd),
-            user: bytes(&self.user),
+            env: self.environment(base.env, |name| std::env::var_os(name))?,
+            cwd: self.cwd.as_ref().map_or(base.cwd, bytes),
+            user: self.user.as_ref().map_or(base.user, bytes),
             terminal: self
                 .terminal
                 .then(|| terminal::own_size().unwrap_or_default()),
@@ -67,17 +94,13 @@ impl ProcessArgs {
         })
     }
 
-    /// What every process has, overridden and followed by what was asked for.
+    /// `env`, overridden and followed by what was asked for.
     fn environment(
         &self,
-        hostname: Option<&str>,
+        mut env: Vec<ByteBuf>,
         ours: impl Fn(&OsStr) -> Option<OsString>,
     ) -> Result<Vec<ByteBuf>> {
-        let mut env = vec![ByteBuf::from(PATH)];
-        if let Some(hostname) = hostname {
-            env.push(ByteBuf::from(format!("HOSTNAME={hostname}").into_bytes()));
-        }
-        if self.terminal {
+        if self.terminal && !env.iter().any(|pair| name_of(pair) == b"TERM") {
             env.push(ByteBuf::from(&b"TERM=xterm"[..]));
         }
         for text in &self.env {
@@ -121,7 +144,9 @@ mod tests {
 
     fn environment(args: &[&[u8]]) -> Vec<ByteBuf> {
         let ours = |name: &OsStr| (name == "HERE").then(|| OsString::from_vec(vec![0xFF]));
-        parse(args).environment(Some("box"), ours).unwrap()
+        parse(args)
+            .environment(Base::docker("box").env, ours)
+            .unwrap()
     }
 
     #[test]
@@ -155,11 +180,30 @@ mod tests {
         let args = parse(&[
             b"-it", b"-u", b"a:b", b"-w", b"/\xFF", b"--", b"-x", b"", b"\xFE \n",
         ]);
-        let process = args.process(None).unwrap();
+        let process = args.process(Base::docker("box")).unwrap();
         assert_eq!(process.args, [&b"-x"[..], b"", b"\xFE \n"]);
         assert_eq!(process.cwd, &b"/\xFF"[..]);
         assert_eq!(process.user, &b"a:b"[..]);
         assert!(process.stdin && process.terminal.is_some());
-        assert!(parse(&[b"-w", b"tmp", b"--", b"x"]).process(None).is_err());
+        assert!(
+            parse(&[b"-w", b"tmp", b"--", b"x"])
+                .process(Base::docker("box"))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_further_process_has_what_the_workload_has() {
+        let workload = parse(&[b"-e", b"A=1", b"-w", b"/srv", b"-u", b"me", b"--", b"x"]);
+        let workload = workload.process(Base::docker("box")).unwrap();
+        let further = parse(&[b"-e", b"B=2", b"--", b"y"]);
+        let process = further.process(Base::beside(workload.clone())).unwrap();
+        assert_eq!(process.env, [PATH, b"HOSTNAME=box", b"A=1", b"B=2"]);
+        assert_eq!(process.cwd, "/srv");
+        assert_eq!(process.user, "me");
+        let other = parse(&[b"-u", b"", b"-w", b"/", b"--", b"y"]);
+        let process = other.process(Base::beside(workload)).unwrap();
+        assert_eq!(process.cwd, "/");
+        assert_eq!(process.user, "");
     }
 }

@@ -9,7 +9,7 @@ use clap::builder::RangedI64ValueParser;
 use clap::{Args, ValueEnum};
 use runcvm_protocol::{ByteBuf, InitMode};
 
-use super::process::ProcessArgs;
+use super::process::{Base, ProcessArgs};
 use super::values;
 use crate::launch::spec::MAX_CPUS;
 use crate::launch::{self, Io, LaunchSpec, MountSpec, rundir};
@@ -75,7 +75,7 @@ pub(super) struct RunArgs {
     init: Init,
 
     /// The machine's name [default: a random one]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     name: Option<String>,
 
     /// Show on stderr when each phase began, and what the machine used
@@ -147,7 +147,7 @@ impl RunArgs {
             kernel: self.kernel.clone(),
             cpus: self.cpus,
             memory: values::memory(&self.memory)?,
-            process: self.process.process(Some(hostname))?,
+            process: self.process.process(Base::docker(hostname))?,
             init: match self.init {
                 Init::Auto => InitMode::Auto,
                 Init::Pid1 => InitMode::Pid1,

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use runcvm_protocol::{AGENT_PORT, Process, ToGuest};
+use runcvm_protocol::{AGENT_PORT, GuestConfig, Process, ToGuest};
 
 use super::poll::PollSet;
 use super::relay::{End, Relay};
@@ -28,6 +28,28 @@ pub struct ExecSpec {
     /// The machine's name.
     pub name: String,
     pub process: Process,
+}
+
+/// What the workload of the running machine `name` was started with; a further command begins
+/// with its environment, working directory and user, as in docker.
+pub fn workload_of(name: &str) -> Result<Process, Error> {
+    let dir = rundir::find(&rundir::base()?, name)?;
+    let path = rundir::config_file(&dir);
+    let mut read = std::fs::read(&path);
+    // It is the first thing that a launcher writes.
+    for _ in 0..20 {
+        if read.is_ok() {
+            break;
+        }
+        std::thread::sleep(RETRY);
+        read = std::fs::read(&path);
+    }
+    let bytes = read.map_err(system("What the machine was started with cannot be read"))?;
+    let config = GuestConfig::decode(&bytes).map_err(|_| {
+        let error = io::Error::from(io::ErrorKind::InvalidData);
+        system("What the machine was started with cannot be understood")(error)
+    })?;
+    Ok(config.process)
 }
 
 /// Runs the command on `io` and returns how it ended.

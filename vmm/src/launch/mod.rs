@@ -36,7 +36,7 @@ use std::io;
 
 use thiserror::Error;
 
-pub use exec::{ExecSpec, exec};
+pub use exec::{ExecSpec, exec, workload_of};
 pub use spec::{LaunchSpec, MountSpec};
 pub use start::run;
 pub use streams::Io;

@@ -140,6 +140,12 @@ pub(crate) fn vsock_socket(dir: &Path) -> PathBuf {
     dir.join("vsock.sock")
 }
 
+/// Where it is kept what a machine's workload was started with: an encoded
+/// [`runcvm_protocol::GuestConfig`].
+pub(crate) fn config_file(dir: &Path) -> PathBuf {
+    dir.join("config")
+}
+
 /// The directory of the running machine `name`.
 pub(crate) fn find(base: &Path, name: &str) -> Result<PathBuf, Error> {
     check_name(name)?;

@@ -1,13 +1,13 @@
 //! From a specification to a running machine.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{Backlog, listen};
 use runcvm_kernels::{Part, Prefix};
-use runcvm_protocol::{CONFIG_PATH, GuestConfig, WORKLOAD_PORT};
+use runcvm_protocol::{CONFIG_PATH, WORKLOAD_PORT};
 
 use super::config::{self, Tagged};
 use super::console::{self, Console};
@@ -36,38 +36,77 @@ const BACKLOG: i32 = 1024;
 pub fn run(spec: &LaunchSpec, io: Io, started: u64) -> Result<Outcome, Error> {
     let mut timings = Timings::new(started);
     // Whatever can be refused is refused before anything is started.
-    host::check_size(spec)?;
-    let prefix = Prefix::find();
-    let init = installed(prefix.libexec("runcvm-init"))?;
-    let virtiofsd = installed(prefix.libexec("virtiofsd"))?;
-    let kernel = kernel::resolve(&prefix, spec.kernel.as_deref(), &parts(spec))?;
-    let (shares, mounts) = config::open_shares(spec)?;
-    let disks: Vec<_> = spec
-        .disks
-        .iter()
-        .map(disk::open)
-        .collect::<Result<_, _>>()?;
-    host::check_kvm()?;
-    let nets: Vec<_> = spec
-        .nets
-        .iter()
-        .enumerate()
-        .map(|(index, net)| net::open(net, index))
-        .collect::<Result<_, _>>()?;
+    let resources = Resources::open(spec)?;
 
     let signals = Signals::take().map_err(system("Signals cannot be taken"))?;
     let run_dir = RunDir::acquire(&rundir::base()?, &spec.name)?;
+    fs::write(rundir::config_file(run_dir.path()), &resources.config)
+        .map_err(system("The run directory cannot be written"))?;
     let terminal = io.stdin.as_ref().and_then(|fd| Saved::of(fd.as_fd()));
     let watcher = Watcher::start(run_dir.path(), terminal.as_ref())
         .map_err(system("The watching process cannot be started"))?;
     drop(terminal);
 
+    let (started, spawned) = start(spec, resources, io, &run_dir)?;
+    timings.spawned = Some(spawned);
+    let outcome = Supervisor::new(spec, started, &signals, timings).run();
+    drop(run_dir);
+    drop(watcher);
+    outcome
+}
+
+/// What a machine is made of, found and open.
+struct Resources {
+    /// Programs that are installed with us.
+    init: PathBuf,
+    virtiofsd: PathBuf,
+    kernel: Kernel,
+    shares: Vec<Tagged>,
+    disks: Vec<File>,
+    nets: Vec<Net>,
+    /// The guest's encoded configuration.
+    config: Vec<u8>,
+}
+
+impl Resources {
+    fn open(spec: &LaunchSpec) -> Result<Self, Error> {
+        host::check_size(spec)?;
+        let prefix = Prefix::find();
+        let init = installed(prefix.libexec("runcvm-init"))?;
+        let virtiofsd = installed(prefix.libexec("virtiofsd"))?;
+        let (shares, mounts) = config::open_shares(spec)?;
+        let disks = spec.disks.iter().map(disk::open);
+        let disks = disks.collect::<Result<Vec<_>, _>>()?;
+        let kernel = kernel::resolve(&prefix, spec.kernel.as_deref(), &parts(spec))?;
+        host::check_kvm()?;
+        let nets = spec.nets.iter().enumerate();
+        let nets = nets.map(|(index, net)| net::open(net, index));
+        let nets = nets.collect::<Result<Vec<_>, _>>()?;
+        let interfaces = nets.iter().map(|net| net.interface.clone()).collect();
+        Ok(Self {
+            init,
+            virtiofsd,
+            kernel,
+            shares,
+            disks,
+            nets,
+            config: config::guest_config(spec, mounts, interfaces).encode(),
+        })
+    }
+}
+
+/// Starts the shares' daemons and the machine process; returns when the latter was started.
+fn start(
+    spec: &LaunchSpec,
+    resources: Resources,
+    io: Io,
+    run_dir: &RunDir,
+) -> Result<(Started, u64), Error> {
     let mut devices = Devices::default();
-    let shares = devices.add_shares(&virtiofsd, shares, &run_dir)?;
-    let interfaces = nets.iter().map(|net| net.interface.clone()).collect();
-    devices.add_disks(&spec.disks, disks);
-    devices.add_nets(nets);
-    let listener = devices.add_vsock(&run_dir)?;
+    let shares = devices.add_shares(&resources.virtiofsd, resources.shares, run_dir)?;
+    devices.add_disks(&spec.disks, resources.disks);
+    devices.add_nets(resources.nets);
+    let listener = devices.add_vsock(run_dir)?;
     let console = if console::is_wanted(spec.init, &spec.process) {
         Some(devices.add_console()?)
     } else {
@@ -80,16 +119,14 @@ pub fn run(spec: &LaunchSpec, io: Io, started: u64) -> Result<Outcome, Error> {
     } else {
         None
     };
-
-    let config = config::guest_config(spec, mounts, interfaces);
     let control = ControlServer::new(&run_dir.control_socket())
         .map_err(system("The control socket cannot be made"))?;
     let machine = MachineSpec {
         name: spec.name.clone(),
         cpus: spec.cpus,
         memory: spec.memory,
-        kernel: kernel.vmlinux.clone(),
-        initramfs: initramfs(kernel, init, &config),
+        kernel: resources.kernel.vmlinux.clone(),
+        initramfs: initramfs(resources.kernel, resources.init, resources.config),
         append: spec.append.clone(),
         verbose_kernel: spec.kernel_log,
         transport: spec.transport,
@@ -97,26 +134,22 @@ pub fn run(spec: &LaunchSpec, io: Io, started: u64) -> Result<Outcome, Error> {
         serial,
         control: -1,
     };
-    timings.spawned = Some(now());
+    let spawned = now();
+    // Its copies of disks, taps and sockets are the only ones once this function ends.
     let machine = MachineProcess::start(machine, &devices.fds)
         .map_err(system("The machine process cannot be started"))?;
-    // Disks, taps and sockets are the machine's alone now.
-    drop(devices.fds);
-
+    let workload = Awaited {
+        listener,
+        io,
+        console,
+    };
     let started = Started {
         machine,
         shares,
         control,
-        workload: Awaited {
-            listener,
-            io,
-            console,
-        },
+        workload,
     };
-    let outcome = Supervisor::new(spec, started, &signals, timings).run();
-    drop(run_dir);
-    drop(watcher);
-    outcome
+    Ok((started, spawned))
 }
 
 fn installed(program: PathBuf) -> Result<PathBuf, Error> {
@@ -142,7 +175,7 @@ fn parts(spec: &LaunchSpec) -> Vec<Part> {
     parts
 }
 
-fn initramfs(kernel: Kernel, init: PathBuf, config: &GuestConfig) -> Vec<InitramfsPart> {
+fn initramfs(kernel: Kernel, init: PathBuf, config: Vec<u8>) -> Vec<InitramfsPart> {
     let mut initramfs = kernel.initramfs;
     initramfs.push(InitramfsPart::File {
         path: "/init".into(),
@@ -152,7 +185,7 @@ fn initramfs(kernel: Kernel, init: PathBuf, config: &GuestConfig) -> Vec<Initram
     initramfs.push(InitramfsPart::File {
         path: CONFIG_PATH.into(),
         mode: 0o600,
-        content: Content::Bytes(config.encode()),
+        content: Content::Bytes(config),
     });
     initramfs
 }

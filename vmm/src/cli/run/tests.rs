@@ -88,6 +88,7 @@ fn every_option_arrives() {
 fn bad_values_are_refused() {
     for bad in [
         &["--name", "a/b"][..],
+        &["--name", "-a"],
         &["--memory", "much"],
         &["--hostname", ""],
         &["--hostname", "a b"],
