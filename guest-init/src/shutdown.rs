@@ -1,16 +1,19 @@
 //! The end of the machine.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Read;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::stat::Mode;
 use nix::unistd::{Pid, sync};
 use runcvm_protocol::{ExitStatus, ToHost};
 
@@ -93,16 +96,11 @@ fn read_mounts() -> Vec<Mounted> {
     let mut list = Vec::new();
     let read = own_proc()
         .and_then(|proc| {
-            let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
-            nix::fcntl::openat(
-                &proc,
-                "self/mountinfo",
-                flags,
-                nix::sys::stat::Mode::empty(),
-            )
+            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+            openat(&proc, "self/mountinfo", flags, Mode::empty())
         })
         .map_err(Into::into)
-        .and_then(|file| std::fs::File::from(file).read_to_end(&mut list));
+        .and_then(|file| File::from(file).read_to_end(&mut list));
     if let Err(e) = read {
         kernel_log::error(&format!("cannot list the mounts: {e}"));
     }
@@ -119,7 +117,7 @@ fn own_proc() -> nix::Result<OwnedFd> {
     // SAFETY: the name is a C string.
     let context =
         owned(unsafe { libc::syscall(libc::SYS_fsopen, c"proc".as_ptr(), libc::FSOPEN_CLOEXEC) })?;
-    let context_number = std::os::fd::AsRawFd::as_raw_fd(&context);
+    let context_number = context.as_raw_fd();
     // SAFETY: the command takes no key and no value.
     let created = unsafe {
         libc::syscall(
@@ -186,7 +184,12 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sched::unshare;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+
     use super::*;
+    use crate::test_support::isolated;
 
     #[test]
     fn mounts_on_devices_are_told_apart() {
@@ -205,6 +208,33 @@ mod tests {
             ("/proc", false),
         ];
         assert_eq!(found, expected.map(|(path, on)| (path.to_owned(), on)));
+    }
+
+    #[test]
+    fn mounts_are_read_when_the_workload_and_its_proc_are_gone() {
+        let namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
+        isolated(namespaces, || {
+            // SAFETY: the process has one thread.
+            match unsafe { fork() }.unwrap() {
+                ForkResult::Parent { child } => {
+                    assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+                }
+                ForkResult::Child => {
+                    unshare(CloneFlags::CLONE_NEWPID).unwrap();
+                    // SAFETY: as above.
+                    if let ForkResult::Child = unsafe { fork() }.unwrap() {
+                        // SAFETY: ends the workload, and nothing else.
+                        unsafe { libc::_exit(0) }
+                    }
+                    waitpid(None, None).unwrap();
+                    let found = read_mounts()
+                        .iter()
+                        .any(|mount| mount.target == Path::new("/"));
+                    // SAFETY: ends this process without running anything of the test's.
+                    unsafe { libc::_exit((!found).into()) }
+                }
+            }
+        });
     }
 
     #[test]
