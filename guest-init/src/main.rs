@@ -1,8 +1,9 @@
 //! PID 1 of a runcvm guest, and its agent.
 //!
-//! [`boot`] turns a freshly started kernel into the user's machine and starts the workload;
-//! [`agent`] then serves its streams and those of every further command until the workload
-//! ends; [`shutdown`] leaves the filesystems clean and switches the machine off.
+//! [`boot`] turns a freshly started kernel into the user's machine; [`workload`] starts what
+//! the user wants to run; [`agent`] then serves its streams and those of every further
+//! command until the workload ends; [`shutdown`] leaves the filesystems clean and switches
+//! the machine off.
 
 #![cfg_attr(not(test), no_main)]
 
@@ -19,6 +20,7 @@ mod mounts;
 mod netlink;
 mod network;
 mod process;
+mod procfs;
 mod rootdir;
 mod session;
 mod shutdown;
@@ -26,6 +28,7 @@ mod shutdown;
 mod test_support;
 mod users;
 mod vsock;
+mod workload;
 
 /// The C runtime enters here and not through Rust's own start, which aborts if the standard
 /// descriptors are closed and there is no `/dev/null` to open in their place: an initramfs

@@ -45,15 +45,17 @@ pub(crate) struct KernelFilesystem {
     pub(crate) required: bool,
 }
 
-/// What a container runtime mounts, less its restrictions: root owns this machine.
-const KERNEL_FILESYSTEMS: [KernelFilesystem; 6] = [
-    KernelFilesystem {
-        target: "/proc",
-        kind: "proc",
-        flags: HARDENED,
-        data: None,
-        required: true,
-    },
+/// The processes of this PID namespace.
+pub(crate) const PROC: KernelFilesystem = KernelFilesystem {
+    target: "/proc",
+    kind: "proc",
+    flags: HARDENED,
+    data: None,
+    required: true,
+};
+
+/// What a container runtime mounts besides, less its restrictions: root owns this machine.
+const KERNEL_FILESYSTEMS: [KernelFilesystem; 5] = [
     KernelFilesystem {
         target: "/sys",
         kind: "sysfs",
@@ -123,7 +125,14 @@ pub(crate) fn mount_root(tag: &str) -> Result<RootDir> {
     RootDir::new(Path::new(SYSROOT)).context("cannot open the root filesystem")
 }
 
-/// Mounts what the kernel shows as filesystems, and completes `/dev`.
+/// The directory on which a process in another PID namespace mounts its own [`PROC`].
+pub(crate) fn make_proc_mountpoint(root: &RootDir) -> Result<OwnedFd> {
+    let made = root.make_dir(Path::new(PROC.target));
+    let (mountpoint, _) = made.with_context(|| format!("cannot make {}", PROC.target))?;
+    Ok(mountpoint)
+}
+
+/// Mounts what else the kernel shows as filesystems, and completes `/dev`.
 pub(crate) fn mount_kernel_filesystems(root: &RootDir) -> Result<Devices> {
     for filesystem in &KERNEL_FILESYSTEMS {
         mount_kernel_filesystem(root, filesystem)?;

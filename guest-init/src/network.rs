@@ -36,8 +36,8 @@ const LOOPBACK: u32 = 1;
 /// Metric of the default routes of all interfaces but the first.
 const LATER_METRIC: u32 = 1024;
 
-/// Brings up the loopback interface and all of `interfaces`.
-pub(crate) fn set_up(interfaces: &[Interface], root: &RootDir) -> Result<()> {
+/// Brings up the loopback interface and all of `interfaces`. `proc` is a proc filesystem.
+pub(crate) fn set_up(interfaces: &[Interface], proc: &RootDir) -> Result<()> {
     let netlink = Netlink::open()?;
     let mut batch = Batch::default();
     set_link(
@@ -51,7 +51,7 @@ pub(crate) fn set_up(interfaces: &[Interface], root: &RootDir) -> Result<()> {
         let indices = find(interfaces, &links)?;
         make_way(&netlink, interfaces, &indices, &links)?;
         for (order, (interface, link)) in interfaces.iter().zip(indices).enumerate() {
-            set_up_ipv6(interface, link, root);
+            set_up_ipv6(interface, link, proc);
             add_interface(&mut batch, interface, link.index, order)?;
         }
     }
@@ -60,9 +60,9 @@ pub(crate) fn set_up(interfaces: &[Interface], root: &RootDir) -> Result<()> {
 
 /// Lets everybody open low ports and ping, as container runtimes do: on a machine that runs
 /// one workload it protects nobody.
-pub(crate) fn relax_limits(root: &RootDir) {
-    let _ = write_sysctl(root, "net/ipv4/ip_unprivileged_port_start", "0");
-    let _ = write_sysctl(root, "net/ipv4/ping_group_range", "0 2147483647");
+pub(crate) fn relax_limits(proc: &RootDir) {
+    let _ = write_sysctl(proc, "net/ipv4/ip_unprivileged_port_start", "0");
+    let _ = write_sysctl(proc, "net/ipv4/ping_group_range", "0 2147483647");
 }
 
 /// An interface that the kernel has.
@@ -143,7 +143,7 @@ fn make_way(
 
 /// IPv6 without waiting: nobody else has our addresses, so looking for duplicates would only
 /// cost time. An interface with IPv4 addresses only gets no IPv6, as in a container.
-fn set_up_ipv6(interface: &Interface, link: &Link, root: &RootDir) {
+fn set_up_ipv6(interface: &Interface, link: &Link, proc: &RootDir) {
     let name = String::from_utf8_lossy(&link.name);
     let (setting, value) = if interface.addresses.iter().any(|(ip, _)| ip.is_ipv6()) {
         ("accept_dad", "0")
@@ -153,12 +153,12 @@ fn set_up_ipv6(interface: &Interface, link: &Link, root: &RootDir) {
         return;
     };
     // Fails where the kernel has no IPv6; then there is nothing to set.
-    let _ = write_sysctl(root, &format!("net/ipv6/conf/{name}/{setting}"), value);
+    let _ = write_sysctl(proc, &format!("net/ipv6/conf/{name}/{setting}"), value);
 }
 
-fn write_sysctl(root: &RootDir, name: &str, value: &str) -> std::io::Result<()> {
-    let path = Path::new("/proc/sys").join(name);
-    File::from(root.open(&path, OFlag::O_WRONLY)?).write_all(value.as_bytes())
+fn write_sysctl(proc: &RootDir, name: &str, value: &str) -> std::io::Result<()> {
+    let path = Path::new("sys").join(name);
+    File::from(proc.open(&path, OFlag::O_WRONLY)?).write_all(value.as_bytes())
 }
 
 fn add_interface(batch: &mut Batch, interface: &Interface, index: u32, order: usize) -> Result<()> {

@@ -29,6 +29,13 @@ impl AsFd for RootDir {
     }
 }
 
+impl From<OwnedFd> for RootDir {
+    /// Takes the directory `fd` as root.
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
 impl RootDir {
     /// Takes the directory at `path`, a trusted one, as root.
     pub(crate) fn new(path: &Path) -> nix::Result<Self> {

@@ -3,22 +3,19 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::reboot::{RebootMode, reboot};
-use nix::sys::stat::Mode;
-use nix::unistd::{Pid, sync};
+use nix::unistd::sync;
 use runcvm_protocol::{ExitStatus, ToHost};
 
 use crate::agent::Ended;
 use crate::kernel_log;
+use crate::procfs;
 use crate::session::End;
 
 /// How long the host may take to read the last message and hang up.
@@ -94,50 +91,14 @@ struct Mounted {
 
 fn read_mounts() -> Vec<Mounted> {
     let mut list = Vec::new();
-    let read = own_proc()
-        .and_then(|proc| {
-            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-            openat(&proc, "self/mountinfo", flags, Mode::empty())
-        })
+    let read = procfs::open()
+        .and_then(|proc| proc.open(Path::new("self/mountinfo"), OFlag::O_RDONLY))
         .map_err(Into::into)
         .and_then(|file| File::from(file).read_to_end(&mut list));
     if let Err(e) = read {
         kernel_log::error(&format!("cannot list the mounts: {e}"));
     }
     parse_mounts(&list)
-}
-
-/// A `/proc` in which this process is, mounted nowhere: that of the root filesystem is the
-/// workload's.
-fn own_proc() -> nix::Result<OwnedFd> {
-    let pid = Pid::this();
-    // SAFETY: takes numbers only.
-    let own = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
-    setns(&own, CloneFlags::CLONE_NEWPID)?;
-    // SAFETY: the name is a C string.
-    let context =
-        owned(unsafe { libc::syscall(libc::SYS_fsopen, c"proc".as_ptr(), libc::FSOPEN_CLOEXEC) })?;
-    let context_number = context.as_raw_fd();
-    // SAFETY: the command takes no key and no value.
-    let created = unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            context_number,
-            libc::FSCONFIG_CMD_CREATE,
-            std::ptr::null::<libc::c_char>(),
-            std::ptr::null::<libc::c_char>(),
-            0,
-        )
-    };
-    Errno::result(created)?;
-    // SAFETY: takes numbers only.
-    owned(unsafe { libc::syscall(libc::SYS_fsmount, context_number, libc::FSMOUNT_CLOEXEC, 0) })
-}
-
-fn owned(result: libc::c_long) -> nix::Result<OwnedFd> {
-    let fd = i32::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
-    // SAFETY: a system call has just made this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Parses `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
@@ -184,7 +145,7 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use nix::sched::unshare;
+    use nix::sched::{CloneFlags, unshare};
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
 

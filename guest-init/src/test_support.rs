@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -38,7 +39,14 @@ fn run(namespaces: CloneFlags, test: impl FnOnce()) {
     // SAFETY: takes a number only.
     unsafe { libc::alarm(LIMIT) };
     match unshare(namespaces) {
-        Ok(()) => test(),
+        Ok(()) => {
+            if namespaces.contains(CloneFlags::CLONE_NEWNS) {
+                let none: Option<&str> = None;
+                let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+                mount(none, "/", none, private, none).expect("no mount goes outside");
+            }
+            test();
+        }
         Err(nix::errno::Errno::EPERM) => {
             let text = "skipped: needs root\n";
             // SAFETY: the bytes are valid for their length.

@@ -52,6 +52,19 @@ fn the_workload_is_pid_1_and_its_end_is_the_end_of_all() {
 }
 
 #[test]
+fn processes_see_the_namespace_and_no_more() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        assert_eq!(guest.run("cat /proc/1/comm").stdout(), "sh\n");
+        let seen = guest.exec(command(["readlink", "/proc/self"])).follow();
+        assert_eq!(seen.stdout().trim().parse(), Ok(seen.pid.unwrap()));
+        // It, the workload, and what the workload waits for.
+        let seen = guest.run("set -- /proc/[0-9]*; echo $#");
+        assert!(["2\n", "3\n"].contains(&seen.stdout()), "{}", seen.stdout());
+    });
+}
+
+#[test]
 fn a_workload_that_cannot_start_is_reported() {
     guest_test(|| {
         let mut guest = Guest::start(command(["/nonexistent"]));

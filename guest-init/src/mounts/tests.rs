@@ -11,8 +11,6 @@ use crate::test_support::isolated;
 /// A root filesystem in a tmpfs of its own, in a mount namespace of its own.
 fn mount_test(test: impl FnOnce(&RootDir, PathBuf)) {
     isolated(CloneFlags::CLONE_NEWNS, || {
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(NOTHING, "/", NOTHING, private, NOTHING).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("root");
         fs::create_dir(&path).unwrap();
@@ -48,6 +46,7 @@ fn kind(path: &Path) -> FsType {
 #[test]
 fn kernel_filesystems_and_devices_are_there() {
     mount_test(|root, path| {
+        mount_kernel_filesystem(root, &PROC).unwrap();
         let devices = mount_kernel_filesystems(root).unwrap();
         assert_eq!(kind(&path.join("proc")), PROC_SUPER_MAGIC);
         assert!(path.join("proc/self/status").exists());
@@ -84,7 +83,7 @@ fn mountpoints_that_are_links_stay_in_the_root() {
         symlink(&outside, path.join("proc")).unwrap();
         symlink("../../../../../tmp", path.join("data")).unwrap();
         fs::create_dir(path.join("tmp")).unwrap();
-        mount_kernel_filesystem(root, &KERNEL_FILESYSTEMS[0]).unwrap();
+        mount_kernel_filesystem(root, &PROC).unwrap();
         mount_for_user(root, &tmpfs("/data/x", "", false)).unwrap();
         assert!(!outside.join("self").exists());
         let inside = outside.strip_prefix("/").unwrap();

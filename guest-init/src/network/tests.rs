@@ -15,11 +15,9 @@ fn network_test(test: impl FnOnce(&RootDir)) {
     isolated(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS, || {
         // /sys shows the network of whoever mounted it.
         let none: Option<&str> = None;
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(none, "/", none, private, none).unwrap();
         mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).unwrap();
         ip("link add eth0 address 02:00:00:00:00:01 type veth peer eth1 address 02:00:00:00:00:02");
-        test(&RootDir::new(Path::new("/")).unwrap());
+        test(&crate::procfs::open().unwrap());
     });
 }
 
@@ -49,8 +47,8 @@ fn v6(text: &str) -> IpAddr {
 
 #[test]
 fn loopback_comes_up() {
-    network_test(|root| {
-        set_up(&[], root).unwrap();
+    network_test(|proc| {
+        set_up(&[], proc).unwrap();
         let shown = ip("addr show lo");
         assert!(
             shown.contains(",UP,") && shown.contains("127.0.0.1/8"),
@@ -61,7 +59,7 @@ fn loopback_comes_up() {
 
 #[test]
 fn an_interface_gets_all_that_it_should() {
-    network_test(|root| {
+    network_test(|proc| {
         let first = Interface {
             mtu: Some(1400),
             addresses: vec![(v4("10.1.2.3"), 24), (v6("fd00::3"), 64)],
@@ -74,7 +72,7 @@ fn an_interface_gets_all_that_it_should() {
             gateways: vec![v4("192.168.7.7")],
             ..interface(MACS[1], "wan")
         };
-        set_up(&[first, second], root).unwrap();
+        set_up(&[first, second], proc).unwrap();
 
         let lan = ip("addr show lan");
         assert!(lan.contains("mtu 1400") && lan.contains(",UP,"), "{lan}");
@@ -101,10 +99,10 @@ fn an_interface_gets_all_that_it_should() {
 
 #[test]
 fn names_can_be_exchanged() {
-    network_test(|root| {
+    network_test(|proc| {
         set_up(
             &[interface(MACS[0], "eth1"), interface(MACS[1], "eth0")],
-            root,
+            proc,
         )
         .unwrap();
         assert!(ip("link show eth1").contains("02:00:00:00:00:01"));
@@ -114,8 +112,8 @@ fn names_can_be_exchanged() {
 
 #[test]
 fn failures_say_what_failed() {
-    network_test(|root| {
-        let message = |interface| format!("{:#}", set_up(&[interface], root).unwrap_err());
+    network_test(|proc| {
+        let message = |interface| format!("{:#}", set_up(&[interface], proc).unwrap_err());
         let text = message(interface([2, 0, 0, 0, 0, 9], "eth0"));
         assert!(text.contains("02:00:00:00:00:09"), "{text}");
         let text = message(interface(MACS[0], "a-name-that-is-too-long"));
@@ -138,8 +136,8 @@ fn failures_say_what_failed() {
 
 #[test]
 fn everybody_may_open_low_ports() {
-    network_test(|root| {
-        relax_limits(root);
+    network_test(|proc| {
+        relax_limits(proc);
         let read = |name| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap();
         assert_eq!(read("ip_unprivileged_port_start"), "0\n");
         assert_eq!(read("ping_group_range"), "0\t2147483647\n");

@@ -19,6 +19,8 @@ pub(super) struct Plan<'a> {
     pub(super) session: bool,
     /// Its stdin is a terminal, to be its controlling one.
     pub(super) terminal: bool,
+    /// A directory on which it mounts the proc filesystem of its PID namespace.
+    pub(super) proc: Option<RawFd>,
     /// A process (pidfd) whose mount namespace it joins.
     pub(super) join: Option<RawFd>,
 }
@@ -62,6 +64,9 @@ impl Plan<'_> {
             check(Step::Join, unsafe {
                 libc::setns(process, libc::CLONE_NEWNS)
             })?;
+        }
+        if let Some(mountpoint) = self.proc {
+            mount_proc(mountpoint)?;
         }
         reset_signals();
         limits::lower();
@@ -141,6 +146,16 @@ fn check(step: Step, result: libc::c_int) -> Result<(), Failure> {
         detail: 0,
         errno,
     })
+}
+
+fn mount_proc(mountpoint: RawFd) -> Result<(), Failure> {
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let proc = c"proc".as_ptr();
+    // SAFETY: takes a number only.
+    check(Step::Proc, unsafe { libc::fchdir(mountpoint) })?;
+    // SAFETY: the strings are C strings, and there is no data.
+    let done = unsafe { libc::mount(proc, c".".as_ptr(), proc, flags, std::ptr::null()) };
+    check(Step::Proc, done)
 }
 
 fn is_directory(path: *const libc::c_char) -> bool {

@@ -76,6 +76,7 @@ pub(super) enum Step {
     Streams,
     Terminal,
     Join,
+    Proc,
     Groups,
     User,
     Directory,
@@ -96,6 +97,7 @@ fn describe(command: &Command, step: u32, program: u32, errno: u32) -> StartErro
         _ if step == Step::Streams as u32 => failed("set up the streams"),
         _ if step == Step::Terminal as u32 => failed("set up the terminal"),
         _ if step == Step::Join as u32 => failed("join the workload's mounts"),
+        _ if step == Step::Proc as u32 => failed("mount /proc"),
         _ if step == Step::Groups as u32 => failed("set the groups"),
         _ if step == Step::User as u32 => failed("set the user"),
         _ if step == Step::Directory as u32 => StartError::failed(format!(

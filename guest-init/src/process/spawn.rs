@@ -18,6 +18,8 @@ pub(crate) struct Nursery {
     pub(crate) null: OwnedFd,
     /// The root of devpts, for terminals.
     pub(crate) pts: OwnedFd,
+    /// Where the next process mounts its own `/proc`.
+    pub(crate) proc: Option<OwnedFd>,
     /// The workload, whose mounts every other process shares.
     pub(crate) workload: Option<OwnedFd>,
 }
@@ -63,6 +65,7 @@ fn start(command: &Command, process: &Process, nursery: &Nursery) -> nix::Result
         reporter: Reporter(reporter.as_raw_fd()),
         session: true,
         terminal: process.terminal.is_some(),
+        proc: nursery.proc.as_ref().map(AsRawFd::as_raw_fd),
         join: nursery.workload.as_ref().map(AsRawFd::as_raw_fd),
     };
     // SAFETY: there is one thread, so the child may do all that the parent may.
@@ -89,6 +92,7 @@ pub(crate) fn become_command(command: &Command, console: BorrowedFd<'_>, reporte
         reporter: Reporter(reporter.as_raw_fd()),
         session: false,
         terminal: false,
+        proc: None,
         join: None,
     }
     .run();

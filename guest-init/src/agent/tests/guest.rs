@@ -94,11 +94,13 @@ fn serve(workload: &Process, connection: UnixStream, listener: UnixListener) {
     let nursery = Nursery {
         null: open("/dev/null").into(),
         pts: dir("/dev/pts").into(),
+        proc: Some(dir("/proc").into()),
         workload: None,
     };
     unshare(CloneFlags::CLONE_NEWPID).unwrap();
     let mut agent = Agent::new(root, nursery).unwrap();
     let child = spawn(&command, workload, agent.nursery());
+    agent.nursery().proc = None;
     let session = agent.add(Connection::new(connection.into()));
     match child {
         Ok(child) => session.adopt(command, child),
