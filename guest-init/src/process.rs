@@ -63,15 +63,15 @@ impl Command {
             return Err(StartError::failed("there is no command to run"));
         }
         let mut env = c_strings(&process.env, "environment")?;
-        if !process
-            .env
+        let home = || c_string(&[b"HOME=", &user.home[..]].concat(), "environment");
+        let given = env
             .iter()
-            .any(|variable| variable.starts_with(b"HOME="))
-        {
-            env.push(c_string(
-                &[b"HOME=", &user.home[..]].concat(),
-                "environment",
-            )?);
+            .position(|variable| variable.to_bytes().starts_with(b"HOME="));
+        match given {
+            // As in a container, where an empty one counts for none.
+            Some(at) if env[at].to_bytes() == b"HOME=" => env[at] = home()?,
+            Some(_) => {}
+            None => env.push(home()?),
         }
         let cwd: &[u8] = match process.cwd.as_slice() {
             b"" => b"/",

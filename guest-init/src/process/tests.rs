@@ -63,7 +63,7 @@ fn environment(env: &[&str]) -> Vec<String> {
 fn home_is_added_only_where_it_is_missing() {
     assert_eq!(environment(&["A=1"]), ["A=1", "HOME=/root"]);
     assert_eq!(environment(&["HOME=/x", "A="]), ["HOME=/x", "A="]);
-    assert_eq!(environment(&["HOME="]), ["HOME="]);
+    assert_eq!(environment(&["HOME=", "A="]), ["HOME=/root", "A="]);
 }
 
 #[test]

@@ -22,7 +22,6 @@ fn is_what_was_asked_for() {
             "{cwd}"
         );
     }
-    assert_eq!(pair().agrees(&pwd().cwd("/proc/self")).status, 0);
 }
 
 #[test]
