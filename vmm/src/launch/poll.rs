@@ -52,7 +52,7 @@ impl PollSet {
     }
 
     /// `fd` was watched and is writable or broken: a small write will not block.
-    pub(crate) fn writable(&self, fd: &impl AsRawFd) -> bool {
+    fn writable(&self, fd: &impl AsRawFd) -> bool {
         self.has(fd, PollFlags::POLLOUT)
     }
 
@@ -63,4 +63,11 @@ impl PollSet {
             .iter()
             .any(|e| e.fd == fd.as_raw_fd() && e.revents & wanted != 0)
     }
+}
+
+/// A small write to `fd` will not block now.
+pub(crate) fn is_writable(fd: &impl AsRawFd) -> bool {
+    let mut set = PollSet::default();
+    set.watch(fd, PollFlags::POLLOUT);
+    set.wait(Some(Duration::ZERO)).is_ok() && set.writable(fd)
 }

@@ -38,6 +38,8 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) struct Relay {
     socket: UnixStream,
+    /// Read into.
+    buffer: Box<[u8]>,
     decoder: Decoder,
     /// Encoded messages that wait to be sent.
     outgoing: Vec<u8>,
@@ -82,6 +84,7 @@ impl Relay {
         };
         Ok(Self {
             socket,
+            buffer: vec![0; READ].into(),
             decoder: Decoder::default(),
             outgoing: Vec::new(),
             stdin: io.stdin.map(Source::new),
@@ -201,7 +204,7 @@ impl Relay {
             }
         }
         for output in &mut self.outputs {
-            output.sink.flush(set);
+            output.sink.flush();
         }
         if self.end.is_none() {
             self.read_stdin(set);
@@ -281,11 +284,10 @@ impl Relay {
     }
 
     fn receive(&mut self) {
-        let mut buffer = vec![0; READ];
-        match self.socket.read(&mut buffer) {
+        match self.socket.read(&mut self.buffer) {
             Ok(0) => self.finish(End::Lost),
             Ok(n) => {
-                self.decoder.feed(&buffer[..n]);
+                self.decoder.feed(&self.buffer[..n]);
                 self.take_messages();
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -9,10 +9,13 @@ use std::os::unix::fs::FileTypeExt;
 
 use nix::poll::PollFlags;
 
-use super::poll::PollSet;
+use super::poll::{self, PollSet};
 
 /// A pipe that polls writable has room for a whole page.
 const PIPE_WRITE: usize = 4096;
+
+/// Writes to one stream before other things are looked at.
+const WRITES: usize = 16;
 
 /// The user's streams for a process in the guest.
 #[derive(Debug)]
@@ -139,26 +142,29 @@ impl Sink {
         }
     }
 
-    /// Writes what can be written.
-    pub(crate) fn flush(&mut self, set: &PollSet) {
-        let Some(file) = &mut self.file else { return };
-        if self.queue.is_empty() || !set.writable(file) {
-            return;
-        }
-        let (bytes, _) = self.queue.as_slices();
-        let bytes = &bytes[..bytes.len().min(self.step)];
-        match file.write(bytes) {
-            Ok(n) => {
-                self.queue.drain(..n);
-                self.close_if_done();
+    /// Writes what can be written without blocking.
+    pub(crate) fn flush(&mut self) {
+        for _ in 0..WRITES {
+            let Some(file) = &mut self.file else { return };
+            // Asked each time: our other stream may have filled the same pipe since.
+            if self.queue.is_empty() || !poll::is_writable(file) {
+                return;
             }
-            Err(e) if is_transient(&e) => {}
-            Err(e) => {
-                if e.kind() != io::ErrorKind::BrokenPipe {
-                    self.error = Some(e);
+            let (bytes, _) = self.queue.as_slices();
+            let bytes = &bytes[..bytes.len().min(self.step)];
+            match file.write(bytes) {
+                Ok(n) => {
+                    self.queue.drain(..n);
+                    self.close_if_done();
                 }
-                self.file = None;
-                self.queue.clear();
+                Err(e) if is_transient(&e) => return,
+                Err(e) => {
+                    if e.kind() != io::ErrorKind::BrokenPipe {
+                        self.error = Some(e);
+                    }
+                    self.file = None;
+                    self.queue.clear();
+                }
             }
         }
     }

@@ -318,3 +318,27 @@ proptest::proptest! {
         bench.run_to_end();
     }
 }
+
+#[test]
+fn two_streams_into_one_full_pipe_do_not_block_the_loop() {
+    let mut bench = Bench::started();
+    let (mut reader, writer) = io::pipe().unwrap();
+    nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    bench.relay.outputs[0].sink = Sink::new(writer.try_clone().unwrap().into());
+    bench.relay.outputs[1].sink = Sink::new(writer.into());
+    bench.say(&ToHost::Output(Output::Stdout, vec![1; 10_000]));
+    bench.say(&ToHost::Output(Output::Stderr, vec![2; 10_000]));
+    // Nobody reads: this must come back.
+    bench.turn();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    bench.say(&ToHost::Exited(ExitStatus::Code(0)));
+    bench.run_to_end();
+    drop(bench);
+    let bytes = reader.join().unwrap();
+    let of = |value| bytes.iter().filter(|&&b| b == value).count();
+    assert_eq!((of(1), of(2)), (10_000, 10_000));
+}
