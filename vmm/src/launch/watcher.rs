@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pipe2, read, setsid};
@@ -51,6 +52,8 @@ fn watch(end: &OwnedFd, dir: &Path, terminal: Option<&Saved>) -> ! {
     // Signals to the launcher's group or terminal are not for this process, and neither are
     // the launcher's descriptors: who waits for its streams to close must not wait for us.
     let _ = setsid();
+    // Who kills launchers by their program's name is not to kill who cleans up after them.
+    let _ = prctl::set_name(c"runcvm-watcher");
     let mut kept = [end.as_raw_fd(), terminal.map_or(-1, Saved::fd)];
     kept.sort_unstable();
     close_all_but(&kept);
