@@ -74,10 +74,11 @@ struct Series {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let monitors = chosen(&options.vmm)?;
-    let bundle = Store::new(&Prefix::find()).resolve(options.kernel.as_deref())?;
+    let prefix = Prefix::find();
+    let bundle = Store::new(&prefix).resolve(options.kernel.as_deref())?;
     let scratch = tempfile::tempdir()?;
     let initramfs = scratch.path().join("initramfs");
-    std::fs::write(&initramfs, initramfs_with(&init_program()?))?;
+    std::fs::write(&initramfs, initramfs_with(&init_program(&prefix)?))?;
     let guest = Guest {
         kernel: bundle.vmlinux,
         initramfs,
@@ -136,9 +137,9 @@ fn chosen(names: &[String]) -> Result<Vec<Box<dyn Monitor>>> {
     Ok(monitors)
 }
 
-/// The guest's PID 1, which is installed beside this program.
-fn init_program() -> Result<Vec<u8>> {
-    let path = std::env::current_exe()?.with_file_name("runcvm-bench-init");
+/// The guest's PID 1.
+fn init_program(prefix: &Prefix) -> Result<Vec<u8>> {
+    let path = prefix.libexec("runcvm-bench-init");
     std::fs::read(&path).with_context(|| format!("{} could not be read", path.display()))
 }
 
