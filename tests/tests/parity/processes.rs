@@ -7,10 +7,12 @@ use crate::pair;
 #[test]
 fn the_workload_is_pid_1_of_all_it_sees() {
     let script =
-        "echo $$ $PPID; ps -e -o pid=,ppid=,pgid=,sid=,tty=,comm=; ls /proc | grep -c '^[0-9]'";
+        "echo $$ $PPID; ps -e -o pid=,ppid=,pgid=,sid=,tty=,comm=; ls /proc | grep -c '^[0-9]'
+        ls /proc/$$/fd; cat /proc/$$/comm; id";
     let output = Case::sh(script).agrees();
     assert!(output.out().starts_with("1 0\n"), "{}", output.out());
-    assert_eq!(output.out().lines().count(), 4, "{}", output.out());
+    let expected = "\n3\n0\n1\n2\nsh\nuid=0(root) gid=0(root) groups=0(root)\n";
+    assert!(output.out().ends_with(expected), "{}", output.out());
 }
 
 #[test]
@@ -53,12 +55,6 @@ fn orphans_of_a_command_are_the_workload_s_too() {
     assert_eq!(output.out().trim(), "1");
 }
 
-#[test]
-fn a_workload_s_children_end_with_it() {
-    let output = Case::sh("setsid sleep 60 >/dev/null 2>&1 & sleep 0.2; exit 0").agrees();
-    assert_eq!(output.status, 0);
-}
-
 /// Limits that a machine's kernel and a host's service manager set each in their own way, of
 /// processes and soft of open files, are checked but not compared.
 #[test]
@@ -70,7 +66,6 @@ fn limits_are_ordinary() {
     for output in [
         pair().agrees(&case),
         pair().agrees(&case.clone().user("user")),
-        case.agrees(),
     ] {
         assert!(
             output.out().starts_with("Hn 1048576\nSs 8192\n"),

@@ -48,10 +48,8 @@ fn of_a_command_that_a_signal_killed() {
 
 #[test]
 fn of_a_workload_that_exits() {
-    for status in [125, 255] {
-        let output = Case::sh(&format!("exit {status}")).agrees();
-        assert_eq!((output.status, output.err().as_str()), (status, ""));
-    }
+    let output = Case::sh("exit 255").agrees();
+    assert_eq!((output.status, output.err().as_str()), (255, ""));
 }
 
 /// PID 1 of a namespace is not killed by its own signals, but by its own faults.
@@ -107,11 +105,7 @@ fn is_126_for_a_file_that_is_no_program() {
 
 #[test]
 fn of_a_workload_that_does_not_start() {
-    for (program, status) in [
-        ("no-such-program", 127),
-        ("/etc/passwd", 126),
-        ("/etc", 126),
-    ] {
+    for (program, status) in [("no-such-program", 127), ("/etc/passwd", 126)] {
         let case = Case::new([program]);
         let output = case.in_vm(&Rootfs::private());
         assert_ne!(case.in_runc(&Rootfs::private()).status, 0);

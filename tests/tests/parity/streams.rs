@@ -4,8 +4,11 @@ use runcvm_tests::Case;
 
 use crate::pair;
 
-/// Writes 10 MiB of numbered lines, `$1` in front.
-const TEN_MIB: &str = "lines() { seq -f \"$1 %.0f\" 2000000 | head -c 10485760; }";
+/// Writes 10 MiB of numbers, each only once, beginning at `$1`.
+const TEN_MIB: &str = "ten() { perl -e '
+    for ($n = $ARGV[0] << 24; $n < ($ARGV[0] << 24) + 2621440; $n += 16384) {
+        print pack(\"N*\", $n .. $n + 16383)
+    }' $1; }";
 
 #[test]
 fn are_separate() {
@@ -49,15 +52,15 @@ fn are_not_translated() {
 
 #[test]
 fn carry_ten_mebibytes() {
-    let output = pair().agrees(&Case::sh(&format!("{TEN_MIB}; lines out")));
+    let output = pair().agrees(&Case::sh(&format!("{TEN_MIB}; ten 1")));
     assert_eq!((output.stdout.len(), output.stderr.len()), (10 << 20, 0));
-    let output = pair().agrees(&Case::sh(&format!("{TEN_MIB}; lines err >&2")));
+    let output = pair().agrees(&Case::sh(&format!("{TEN_MIB}; ten 2 >&2")));
     assert_eq!((output.stdout.len(), output.stderr.len()), (0, 10 << 20));
 }
 
 #[test]
 fn carry_ten_mebibytes_both_at_once() {
-    let script = format!("{TEN_MIB}; lines out & lines err >&2 & wait");
+    let script = format!("{TEN_MIB}; ten 1 & ten 2 >&2 & wait");
     let output = pair().agrees(&Case::sh(&script));
     assert_eq!(
         (output.stdout.len(), output.stderr.len()),
@@ -68,8 +71,7 @@ fn carry_ten_mebibytes_both_at_once() {
 /// The machine goes down after it: nothing of it may be lost with that.
 #[test]
 fn of_the_workload_are_complete_at_its_end() {
-    let script =
-        format!("{TEN_MIB}; lines err >&2 & lines out; wait; printf end; printf END >&2; exit 9");
+    let script = format!("{TEN_MIB}; ten 2 >&2 & ten 1; wait; printf end; printf END >&2; exit 9");
     let output = Case::sh(&script).agrees();
     assert!(output.stdout.ends_with(b"end") && output.stderr.ends_with(b"END"));
     assert_eq!(
@@ -100,8 +102,6 @@ fn can_be_opened_by_name() {
             ("out\nfd\n", "err\nproc\n")
         );
     }
-    let case = Case::sh("echo out >/dev/stdout; echo err >/dev/stderr").user("user");
-    assert_eq!(case.agrees().succeeded().out(), "out\n");
 }
 
 #[test]
@@ -142,6 +142,4 @@ fn are_the_only_open_files() {
         "{}",
         output.out()
     );
-    let output = Case::sh("ls /proc/$$/fd; exit").agrees();
-    assert_eq!(output.out(), "0\n1\n2\n");
 }

@@ -114,11 +114,4 @@ fn the_workload_s_own() {
         output.out(),
         format!("{USER}\n/home/user\n0022\nuser 644\nuser 555\n")
     );
-    let output = Case::sh("id; touch /tmp/file && stat -c '%u:%g' /tmp/file")
-        .user("4321:crew")
-        .agrees();
-    assert_eq!(
-        output.out(),
-        "uid=4321 gid=2000(crew) groups=2000(crew)\n4321:2000\n"
-    );
 }
