@@ -6,8 +6,7 @@ use crate::pair;
 
 #[test]
 fn the_workload_is_pid_1_of_all_it_sees() {
-    let script =
-        "echo $$ $PPID; ps -e -o pid=,ppid=,pgid=,sid=,tty=,comm=; ls /proc | grep -c '^[0-9]'
+    let script = "echo $$ $PPID; ps -e -o ppid=,pgid=,sid=,tty=,comm=; ls /proc | grep -c '^[0-9]'
         ls /proc/$$/fd; cat /proc/$$/comm; id";
     let output = Case::sh(script).agrees();
     assert!(output.out().starts_with("1 0\n"), "{}", output.out());
