@@ -5,9 +5,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use runcvm_tests::{Case, Rootfs, Running, RunningVm, Vm, binary, home, vmm};
 
+/// A hundred commands take their time in the lab.
+const PATIENCE: Duration = Duration::from_secs(240);
+
 /// A machine whose workload runs until its stdin ends.
 fn machine() -> RunningVm {
-    let vm = Vm::rootfs().stdin().start(["sh", "-c", "echo ready; cat"]);
+    let vm = Vm::rootfs().timeout(PATIENCE).stdin();
+    let vm = vm.start(["sh", "-c", "echo ready; cat"]);
     vm.wait_for("ready\n");
     vm
 }
@@ -26,7 +30,7 @@ fn a_hundred_at_a_time_each_have_their_streams_and_status() {
     let script = "cat; echo \"errors of $1\" >&2; exit $1";
     let commands: Vec<Running> = (0..100)
         .map(|n| {
-            let exec = vm.exec().timeout(Duration::from_secs(180)).feed(text(n));
+            let exec = vm.exec().timeout(PATIENCE).feed(text(n));
             exec.start(["sh", "-c", script, "sh", &n.to_string()])
         })
         .collect();
@@ -79,7 +83,7 @@ fn terminals_are_their_own() {
     let mut names = Vec::new();
     for (n, command) in commands.into_iter().enumerate() {
         let output = command.wait().succeeded().out();
-        assert!(output.ends_with(&format!("<typed {n}>\r\n")), "{output}");
+        assert!(output.ends_with(&format!("<typed {n}>\r\n")), "{output:?}");
         names.push(output.lines().nth(1).unwrap().to_owned());
     }
     names.sort();

@@ -91,18 +91,25 @@ fn print(text: &str) -> std::io::Result<()> {
 fn sentence(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
     for cause in error.chain() {
-        let text = cause.to_string();
-        // The standard library's messages name the number too.
-        let text = text.split(" (os error ").next().unwrap_or_default();
+        let text = without_numbers(&cause.to_string());
         // Errors that stand for their source show its text twice.
         if sentence.is_empty() {
-            sentence.push_str(text);
-        } else if !sentence.ends_with(text) {
+            sentence = text;
+        } else if !sentence.ends_with(&text) {
             sentence.push_str(": ");
-            sentence.push_str(text);
+            sentence.push_str(&text);
         }
     }
     capitalised(&sentence)
+}
+
+/// The message without the numbers of errors, which the standard library adds to their texts.
+fn without_numbers(message: &str) -> String {
+    let mut parts = message.split(" (os error ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + part.split_once(')').map_or(part, |(_number, rest)| rest)
+    })
 }
 
 fn capitalised(text: &str) -> String {
@@ -145,7 +152,7 @@ fn usage_sentence(message: &str) -> String {
 /// Says what is to be said about a workload, and gives its exit status.
 fn report(outcome: &Outcome) -> ExitCode {
     if let Some(message) = &outcome.message {
-        complain(message);
+        complain(&without_numbers(message));
     }
     if let Some(log) = &outcome.kernel_log {
         use std::io::Write;

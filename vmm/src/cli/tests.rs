@@ -51,4 +51,8 @@ fn causes_follow_without_numbers_and_repetition() {
         sentence(&error),
         "The disk x cannot be used: No such file or directory"
     );
+    assert_eq!(
+        without_numbers("cannot a: No (os error 2), b: No (os error 13); c"),
+        "cannot a: No, b: No; c"
+    );
 }

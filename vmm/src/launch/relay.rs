@@ -47,7 +47,8 @@ pub(crate) struct Relay {
     /// Bytes of stdin that the guest has room for.
     credit: usize,
     outputs: [OutputStream; 2],
-    /// The user wants a terminal; raw from the process's start to its end.
+    /// The user wants a terminal; raw from the process's start until all its output is
+    /// written, which the process's own terminal has translated already.
     terminal: bool,
     raw: Option<RawTerminal>,
     started: bool,
@@ -210,6 +211,8 @@ impl Relay {
             self.read_stdin(set);
             self.acknowledge();
             self.transmit();
+        } else if self.is_drained() {
+            self.raw = None;
         }
     }
 
@@ -362,7 +365,6 @@ impl Relay {
     }
 
     fn finish(&mut self, end: End) {
-        self.raw = None;
         self.stdin = None;
         self.end = Some(end);
     }

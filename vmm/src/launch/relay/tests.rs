@@ -190,6 +190,33 @@ fn signals_and_sizes_wait_for_the_process() {
 }
 
 #[test]
+fn a_terminal_is_raw_until_all_output_is_written() {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let slave = || pty.slave.try_clone().unwrap();
+    let io = Io {
+        stdin: Some(slave()),
+        stdout: slave(),
+        stderr: slave(),
+    };
+    let (socket, guest) = UnixStream::pair().unwrap();
+    let mut bench = Bench {
+        relay: Relay::new(socket, io, true).unwrap(),
+        guest,
+        stdin: None,
+        stdout: None,
+        stderr: None,
+    };
+    // All at once, so that the end is known before the output is written.
+    bench.say(&ToHost::Started { pid: 1 });
+    bench.say(&ToHost::Output(Output::Stdout, b"line\r\n".into()));
+    bench.say(&ToHost::Exited(ExitStatus::Code(0)));
+    bench.run_to_end();
+    let mut seen = [0; 32];
+    let read = File::from(pty.master).read(&mut seen).unwrap();
+    assert_eq!(seen[..read].escape_ascii().to_string(), "line\\r\\n");
+}
+
+#[test]
 fn a_reader_that_leaves_is_reported_and_the_rest_goes_on() {
     let mut bench = Bench::started();
     drop(bench.stdout.take());
