@@ -16,6 +16,7 @@ use crate::layout;
 pub mod irq;
 mod kick;
 pub mod probe;
+pub mod requests;
 
 /// What KVM refused to do.
 #[derive(Debug, Error)]

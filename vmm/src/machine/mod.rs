@@ -1,7 +1,7 @@
 //! The machine process: from a [`MachineSpec`] to a running guest, and to its end.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use nix::time::{ClockId, clock_gettime};
@@ -20,11 +20,14 @@ mod channel;
 mod devices;
 mod ending;
 mod overhead;
+mod sandbox;
 mod serve;
 
 use assembly::Machine;
 use channel::Channel;
 use devices::DeviceError;
+use overhead::Overhead;
+use sandbox::SandboxError;
 use serve::Server;
 
 /// Why a machine could not be built.
@@ -44,6 +47,8 @@ pub enum MachineError {
     CommandLine(#[from] CommandLineError),
     #[error(transparent)]
     Device(#[from] DeviceError),
+    #[error("Cannot shut the machine process in")]
+    Sandbox(#[from] SandboxError),
     #[error("The host refused {what}")]
     Resource {
         what: &'static str,
@@ -94,13 +99,15 @@ fn run_to_end(spec: &MachineSpec, channel: &Arc<Channel>) -> Result<(End, String
         ..
     } = machine;
     let report = ending.reporter();
+    let overhead = Overhead::open().ok();
+    sandbox::enter(channel.as_fd())?;
     channel.event(&Event::FirstEntry { at: now() });
     let threads = Threads::start(vcpus, &buses, &report).map_err(|source| {
         let what = "a thread for a vCPU";
         MachineError::Resource { what, source }
     })?;
-    let server = Server::new(spec, channel, &ending, &threads, devices.console.as_ref());
-    let end = server.serve();
+    let console = devices.console.as_ref();
+    let end = Server::new(spec, channel, &ending, &threads, console, overhead).serve();
     threads.stop();
     for transport in &devices.transports {
         transport.shutdown();

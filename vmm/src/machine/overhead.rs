@@ -19,7 +19,8 @@ impl Overhead {
     pub(super) fn bytes(&mut self) -> io::Result<u64> {
         let mut text = String::new();
         self.0.rewind()?;
-        self.0.read_to_string(&mut text)?;
+        // Through `take`, which does not ask for the file's size first: the sandbox forbids it.
+        (&self.0).take(u64::MAX).read_to_string(&mut text)?;
         Ok(sum(&text))
     }
 }

@@ -38,6 +38,7 @@ impl<'a> Server<'a> {
         ending: &'a Ending,
         threads: &'a Threads,
         console: Option<&'a ConsoleHandle>,
+        overhead: Option<Overhead>,
     ) -> Self {
         Self {
             spec,
@@ -45,7 +46,7 @@ impl<'a> Server<'a> {
             ending,
             threads,
             console,
-            overhead: Overhead::open().ok(),
+            overhead,
             state: State::Running,
             received: Vec::new(),
         }
