@@ -1,8 +1,9 @@
 //! The guest's memory: one memfd, mapped shared, so that vhost-user backends can map it too.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -10,7 +11,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use runcvm_devices::GuestMemory;
 use thiserror::Error;
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, mmap::FromRangesError,
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    mmap::FromRangesError,
 };
 
 use crate::layout;
@@ -70,6 +72,86 @@ pub fn create(size: u64) -> Result<GuestMemory, MemoryError> {
     Ok(Arc::new(memory))
 }
 
+/// Copies `len` bytes of `file`, from `offset` on, to guest memory at `at`.
+///
+/// The host moves them from page cache to page cache: a page of guest memory is filled before
+/// anything maps it, which takes half the time of reading into the mapping, where each page
+/// faults and is cleared first.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::UnexpectedEof`] if the file is shorter, [`io::ErrorKind::InvalidInput`] if
+/// the range is not in one region of guest memory.
+pub fn fill(
+    memory: &GuestMemoryMmap,
+    at: GuestAddress,
+    file: &File,
+    offset: u64,
+    len: u64,
+) -> io::Result<()> {
+    let (memfd, mut to) = place(memory, at, len).ok_or(io::ErrorKind::InvalidInput)?;
+    let (mut from, mut rest) = (i64_of(offset)?, len);
+    while rest > 0 {
+        (&*memfd).seek(SeekFrom::Start(to))?;
+        let count = usize::try_from(rest).unwrap_or(usize::MAX);
+        // SAFETY: `from` is valid for the call, which touches no other memory of ours: guest
+        // memory changes as if the guest itself had written it.
+        let sent =
+            unsafe { libc::sendfile64(memfd.as_raw_fd(), file.as_raw_fd(), &raw mut from, count) };
+        match u64::try_from(sent) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(sent) => {
+                to += sent;
+                rest -= sent;
+            }
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    // Not every file system can.
+                    Some(libc::EINVAL | libc::ENOSYS) => {
+                        let done = len - rest;
+                        let at = GuestAddress(at.0 + done);
+                        return read(memory, at, file, offset + done, rest);
+                    }
+                    _ => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// [`fill`] by way of the mapping.
+fn read(
+    memory: &GuestMemoryMmap,
+    at: GuestAddress,
+    mut file: &File,
+    offset: u64,
+    len: u64,
+) -> io::Result<()> {
+    file.seek(SeekFrom::Start(offset))?;
+    let count = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+    memory
+        .read_exact_volatile_from(at, &mut file, count)
+        .map_err(io::Error::other)
+}
+
+/// The file behind `len` bytes of guest memory at `at`, and where in it they are.
+fn place(memory: &GuestMemoryMmap, at: GuestAddress, len: u64) -> Option<(Arc<File>, u64)> {
+    let region = memory.find_region(at)?;
+    let within = at.0 - region.start_addr().0;
+    if len > region.len() - within {
+        return None;
+    }
+    let file = region.file_offset()?;
+    Some((Arc::clone(file.arc()), file.start() + within))
+}
+
+fn i64_of(offset: u64) -> io::Result<i64> {
+    i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
 /// A memfd that nobody who gets it can shrink (which would kill us with SIGBUS) or grow.
 fn sealed_memfd(size: u64) -> io::Result<File> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
@@ -95,9 +177,52 @@ fn advise(memory: &GuestMemoryMmap) {
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::Bytes;
+    use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn files_are_copied_to_either_side_of_the_hole() {
+        let content: Vec<u8> = (0..300_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let memory = create(layout::DEVICE_HOLE + (16 << 20)).unwrap();
+        for way in [fill, read] {
+            for at in [0x1_0001, layout::HIGH_RAM + 0x123] {
+                way(&memory, GuestAddress(at), &file, 1000, 200_000).unwrap();
+                let mut copied = vec![0; 200_000];
+                memory.read_slice(&mut copied, GuestAddress(at)).unwrap();
+                assert_eq!(copied, content[1000..201_000]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_copied() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(100).unwrap();
+        let memory = create(layout::DEVICE_HOLE + (16 << 20)).unwrap();
+        let copy = |at, offset, len| {
+            let result = fill(&memory, GuestAddress(at), &file, offset, len);
+            result.map_err(|error| error.kind())
+        };
+        assert_eq!(copy(0, 0, 100), Ok(()));
+        assert_eq!(copy(0, 1, 100), Err(io::ErrorKind::UnexpectedEof));
+        let low_end = layout::DEVICE_HOLE;
+        for (at, len) in [
+            (low_end, 1),
+            (low_end - 50, 100),
+            (0, u64::MAX),
+            (u64::MAX, 1),
+        ] {
+            assert_eq!(
+                copy(at, 0, len),
+                Err(io::ErrorKind::InvalidInput),
+                "{at:#x}"
+            );
+        }
+        assert_eq!(copy(0, u64::MAX, 1), Err(io::ErrorKind::InvalidInput));
+    }
 
     #[test]
     fn low_and_high_memory_are_one_file() {

@@ -10,6 +10,7 @@ use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use crate::layout;
+use crate::memory;
 use crate::spec::{Content, InitramfsPart};
 use runcvm_kernels::cpio::{self, Kind};
 
@@ -123,9 +124,9 @@ impl Composition {
         }
     }
 
-    fn write(&mut self, memory: &GuestMemoryMmap, at: GuestAddress) -> Result<(), InitramfsError> {
+    fn write(&self, memory: &GuestMemoryMmap, at: GuestAddress) -> Result<(), InitramfsError> {
         let mut at = at;
-        for piece in &mut self.pieces {
+        for piece in &self.pieces {
             let len = match piece {
                 Piece::Bytes(bytes) => {
                     memory
@@ -134,13 +135,10 @@ impl Composition {
                     bytes.len() as u64
                 }
                 Piece::File { path, file, len } => {
-                    let count = usize::try_from(*len).expect("it fits in memory");
-                    memory
-                        .read_exact_volatile_from(at, file, count)
-                        .map_err(|e| InitramfsError::Read {
-                            path: path.clone(),
-                            source: io::Error::other(e),
-                        })?;
+                    memory::fill(memory, at, file, 0, *len).map_err(|source| {
+                        let path = path.clone();
+                        InitramfsError::Read { path, source }
+                    })?;
                     *len
                 }
             };
@@ -158,7 +156,7 @@ pub(super) fn load(
     kernel_end: u64,
     parts: &[InitramfsPart],
 ) -> Result<Option<(GuestAddress, u64)>, InitramfsError> {
-    let mut composition = compose(parts)?;
+    let composition = compose(parts)?;
     let len = composition.len;
     if len == 0 {
         return Ok(None);

@@ -1,6 +1,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use runcvm_devices::GuestMemory;
+
 use super::*;
 
 fn file(path: &str, mode: u32, content: &[u8]) -> InitramfsPart {
@@ -13,9 +15,8 @@ fn file(path: &str, mode: u32, content: &[u8]) -> InitramfsPart {
 
 const SIZE: u64 = 64 << 20;
 
-fn memory() -> GuestMemoryMmap {
-    let size = usize::try_from(SIZE).unwrap();
-    GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).unwrap()
+fn memory() -> GuestMemory {
+    memory::create(SIZE).unwrap()
 }
 
 /// The initramfs as the guest finds it.

@@ -1,16 +1,13 @@
 use std::io::Write;
 
+use proptest::prelude::*;
+use runcvm_devices::GuestMemory;
 use vm_memory::Bytes;
 
 use super::*;
 
 const SIZE: u64 = 64 << 20;
 const LOAD: u64 = 0x100_0000;
-
-fn memory() -> GuestMemoryMmap {
-    let size = usize::try_from(SIZE).unwrap();
-    GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).unwrap()
-}
 
 /// A kernel with one segment: `code` at `paddr`, taking `memsz` bytes of memory.
 struct Image {
@@ -52,11 +49,11 @@ impl Image {
     }
 }
 
-fn load_bytes(bytes: &[u8]) -> Result<(Loaded, GuestMemoryMmap), KernelError> {
+fn load_bytes(bytes: &[u8]) -> Result<(Loaded, GuestMemory), KernelError> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    let memory = memory();
-    load(&memory, SIZE, &mut file).map(|loaded| (loaded, memory))
+    let memory = memory::create(SIZE).unwrap();
+    load(&memory, SIZE, &file).map(|loaded| (loaded, memory))
 }
 
 #[test]
@@ -96,26 +93,43 @@ fn truncated_kernels_are_refused_wherever_they_end() {
     for len in 20..whole.len() {
         let error = load_bytes(&whole[..len]).err();
         assert!(
-            matches!(error, Some(KernelError::Truncated { .. })),
-            "{len}"
+            matches!(error, Some(KernelError::Truncated)),
+            "{len}: {error:?}"
         );
     }
 }
 
 #[test]
 fn kernels_that_do_not_fit_are_refused() {
-    for memsz in [SIZE - LOAD + 1, 1 << 31, u64::MAX - LOAD] {
+    for memsz in [SIZE - LOAD + 1, 1 << 31, u64::MAX - LOAD, u64::MAX] {
         let elf = Image { memsz, ..GOOD }.bytes();
-        assert!(matches!(load_bytes(&elf), Err(KernelError::TooBig { .. })));
+        assert!(matches!(load_bytes(&elf), Err(KernelError::NoRoom { .. })));
     }
-    for paddr in [SIZE - 1, SIZE, layout::DEVICE_HOLE, u64::MAX] {
+    for paddr in [
+        0,
+        layout::KERNEL_MIN - 1,
+        SIZE - 1,
+        layout::DEVICE_HOLE,
+        u64::MAX,
+    ] {
         let elf = Image { paddr, ..GOOD }.bytes();
         let error = load_bytes(&elf).err();
         assert!(
-            matches!(error, Some(KernelError::Truncated { .. })),
+            matches!(error, Some(KernelError::NoRoom { .. })),
             "{paddr:#x}"
         );
     }
+}
+
+#[test]
+fn headers_that_make_no_sense_are_refused() {
+    for (offset, value) in [(54, 55), (56, 0), (57, 1)] {
+        let mut elf = GOOD.bytes();
+        elf[offset] = value;
+        assert!(matches!(load_bytes(&elf), Err(KernelError::BadHeaders)));
+    }
+    let elf = Image { memsz: 6, ..GOOD }.bytes();
+    assert!(matches!(load_bytes(&elf), Err(KernelError::BadHeaders)));
 }
 
 #[test]
@@ -127,5 +141,20 @@ fn entries_outside_of_the_kernel_are_refused() {
             matches!(error, Some(KernelError::BadEntry { entry: e }) if e == entry),
             "{entry:#x}"
         );
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_file_is_loaded_outside_of_its_room(changes: Vec<(u8, u8)>) {
+        let mut elf = GOOD.bytes();
+        let len = elf.len();
+        for (at, value) in changes {
+            elf[usize::from(at) % len] = value;
+        }
+        if let Ok((loaded, _)) = load_bytes(&elf) {
+            prop_assert!(loaded.end <= SIZE);
+            prop_assert!((layout::KERNEL_MIN..loaded.end).contains(&loaded.entry.0));
+        }
     }
 }

@@ -55,8 +55,8 @@ pub fn load_images(
         path: kernel.clone(),
         source,
     };
-    let mut file = File::open(kernel).map_err(|e| kernel_error(KernelError::Read(e)))?;
-    let loaded = kernel::load(memory, size, &mut file).map_err(kernel_error)?;
+    let file = File::open(kernel).map_err(|e| kernel_error(KernelError::Read(e)))?;
+    let loaded = kernel::load(memory, size, &file).map_err(kernel_error)?;
     let initramfs = initramfs::load(memory, size, loaded.end, initramfs)?;
     Ok(Images {
         entry: loaded.entry,
