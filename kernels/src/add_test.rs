@@ -5,6 +5,7 @@ use crate::compression::Format;
 use crate::image::tests::{bz_image, payload, tiny_elf};
 use crate::import::deb::tests::{CONTROL, package};
 use crate::import::{deb, files};
+use crate::manifest::FORMAT;
 use crate::prefix::Prefix;
 
 const CONFIG: &str = "CONFIG_X86_64=y\nCONFIG_ACPI=y\nCONFIG_BLK_DEV_INITRD=y\n\
@@ -91,7 +92,7 @@ fn a_package_becomes_a_bundle_once() {
     let manifest = bundle.path.join("manifest.json");
     let old = fs::read_to_string(&manifest)
         .unwrap()
-        .replace("\"format\": 1", "\"format\": 0");
+        .replace(&format!("\"format\": {FORMAT}"), "\"format\": 0");
     fs::write(&manifest, old).unwrap();
     assert_eq!(
         fixture.add("1.0-amd64", &more).unwrap(),

@@ -113,11 +113,13 @@ pub(crate) fn not_a_kernel(path: &Path) -> impl FnOnce(NotAKernel) -> ImageError
 pub(crate) fn extract(bytes: &[u8]) -> Result<Vec<u8>, NotAKernel> {
     if bytes.starts_with(&ELF_MAGIC) {
         check_elf(bytes)?;
-        return Ok(bytes.to_vec());
+        let mut vmlinux = bytes.to_vec();
+        leave_zeroes_out(&mut vmlinux);
+        return Ok(vmlinux);
     }
     let payload = SetupHeader::parse(bytes)?.payload(bytes)?;
     let format = Format::detect(payload)?;
-    let vmlinux = match format {
+    let mut vmlinux = match format {
         Format::None => payload.to_vec(),
         // The build appends the length that comes out; gzip's own trailer ends with it.
         _ => {
@@ -145,6 +147,7 @@ pub(crate) fn extract(bytes: &[u8]) -> Result<Vec<u8>, NotAKernel> {
         return Err(NotAKernel::NotElf);
     }
     check_elf(&vmlinux)?;
+    leave_zeroes_out(&mut vmlinux);
     Ok(vmlinux)
 }
 
@@ -224,6 +227,34 @@ fn check_elf(bytes: &[u8]) -> Result<(), NotAKernel> {
         bytes.get(start..start.checked_add(len)?)
     };
     table().map(|_| ()).ok_or(NotAKernel::BadElf)
+}
+
+/// Shortens what is loaded of a vmlinux: the end of a segment that is all zeroes need not be
+/// read, for memory past the file's part of a segment is zero anyway. The image in a bzImage
+/// has its BSS written out, a fifth of all that it loads. `vmlinux` passed [`check_elf`].
+fn leave_zeroes_out(vmlinux: &mut [u8]) {
+    const PT_LOAD: u32 = 1;
+    const FILE_SIZE: usize = 32;
+    let word = |bytes: &[u8], at| field(bytes, at).map(u64::from_le_bytes);
+    let table = word(vmlinux, 32).and_then(|at| usize::try_from(at).ok());
+    let count = field(vmlinux, 56).map(u16::from_le_bytes);
+    let (Some(table), Some(count)) = (table, count) else {
+        return;
+    };
+    for header in (table..).step_by(56).take(usize::from(count)) {
+        let shortened = || {
+            let load = field(vmlinux, header).map(u32::from_le_bytes)? == PT_LOAD;
+            let offset = usize::try_from(word(vmlinux, header + 8)?).ok()?;
+            let len = usize::try_from(word(vmlinux, header + FILE_SIZE)?).ok()?;
+            let content = vmlinux.get(offset..offset.checked_add(len)?)?;
+            let last = content.iter().rposition(|&byte| byte != 0);
+            load.then(|| last.map_or(0, |last| last as u64 + 1))
+        };
+        if let Some(len) = shortened() {
+            let at = header + FILE_SIZE;
+            vmlinux[at..at + 8].copy_from_slice(&len.to_le_bytes());
+        }
+    }
 }
 
 /// Writes a file that is whole as soon as it can be seen.

@@ -57,6 +57,41 @@ const FORMATS: [Format; 5] = [
 ];
 
 #[test]
+fn zeroes_at_the_end_of_a_segment_are_not_loaded() {
+    let sizes = |elf: &[u8]| -> (u64, u64) {
+        let word = |at| u64::from_le_bytes(field(elf, at).unwrap());
+        (word(64 + 32), word(64 + 40))
+    };
+    let elf = |content: &[u8], kind: u8, size: u64| {
+        let mut elf = tiny_elf(0);
+        elf[64] = kind;
+        elf[64 + 8] = 120;
+        elf[64 + 32..64 + 40].copy_from_slice(&size.to_le_bytes());
+        elf[64 + 40..64 + 48].copy_from_slice(&9_u64.to_le_bytes());
+        elf.extend(content);
+        elf
+    };
+    for (content, kind, size, expected) in [
+        (&b"ab\0c\0\0"[..], 1, 6, 4),
+        (b"abc", 1, 3, 3),
+        (b"\0\0\0", 1, 3, 0),
+        (b"", 1, 0, 0),
+        // Not loaded, and cut short: left as they are.
+        (b"a\0\0", 4, 3, 3),
+        (b"a\0\0", 1, 4, 4),
+        (b"a\0\0", 1, u64::MAX, u64::MAX),
+    ] {
+        let extracted = extract(&elf(content, kind, size)).unwrap();
+        assert_eq!(
+            sizes(&extracted),
+            (expected, 9),
+            "{content:?} {kind} {size}"
+        );
+        assert!(extracted.ends_with(content));
+    }
+}
+
+#[test]
 fn every_compression_gives_the_same_vmlinux_back() {
     let elf = tiny_elf(100_000);
     for format in FORMATS {

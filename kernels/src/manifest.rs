@@ -8,7 +8,7 @@ use crate::boot::Part;
 use crate::features::Support;
 
 /// Changes whenever a bundle of the same source would be made differently.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// A bundle's manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
