@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use kvm_ioctls::{Kvm, VcpuFd};
@@ -134,7 +135,13 @@ fn add_legacy(
     };
     let marks = {
         let channel = Arc::clone(channel);
-        BootMarks::new(move |mark| channel.event(&Event::BootMark { mark, at: now() }))
+        let seen: [AtomicBool; 256] = std::array::from_fn(|_| AtomicBool::new(false));
+        BootMarks::new(move |mark| {
+            // Each moment comes once; a guest that insists does not flood the launcher.
+            if !seen[usize::from(mark)].swap(true, Ordering::Relaxed) {
+                channel.event(&Event::BootMark { mark, at: now() });
+            }
+        })
     };
     let mut add = |base, len, device| buses.io.insert(base, len, device).map_err(DeviceError::Bus);
     add(layout::COM1.start.into(), serial::LEN, Arc::new(serial))?;
