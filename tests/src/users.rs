@@ -56,6 +56,9 @@ fn look_up(passwd: &str, group: &str, user: &str) -> Identity {
             identity.gid = gid;
         }
     }
+    // Without its own group among the others a process could drop it to get around a file's
+    // permissions (CVE-2022-36109).
+    identity.groups.insert(0, identity.gid);
     identity
 }
 
@@ -77,13 +80,13 @@ mod tests {
     #[test]
     fn users_and_groups_resolve_as_docker_does() {
         for (user, expected) in [
-            ("", identity(0, 0, &[])),
-            ("user", identity(1000, 1000, &[2000])),
-            ("1000", identity(1000, 1000, &[2000])),
-            ("user:users", identity(1000, 100, &[])),
-            ("user:7", identity(1000, 7, &[])),
-            ("4321", identity(4321, 0, &[])),
-            (":crew", identity(0, 2000, &[])),
+            ("", identity(0, 0, &[0])),
+            ("user", identity(1000, 1000, &[1000, 2000])),
+            ("1000", identity(1000, 1000, &[1000, 2000])),
+            ("user:users", identity(1000, 100, &[100])),
+            ("user:7", identity(1000, 7, &[7])),
+            ("4321", identity(4321, 0, &[0])),
+            (":crew", identity(0, 2000, &[2000])),
         ] {
             assert_eq!(look_up(PASSWD, GROUP, user), expected, "{user:?}");
         }

@@ -31,15 +31,17 @@ fn a_command_leads_a_session_and_has_no_parent() {
 
 #[test]
 fn a_command_can_signal_another() {
-    let output = pair().agrees(&Case::sh("sleep 60 & kill $!; wait $!; echo $?"));
+    let output = pair().agrees(&Case::sh(
+        "exec 2>/dev/null; sleep 60 & kill $!; wait $!; echo $?",
+    ));
     assert_eq!(output.out(), "143\n");
 }
 
 /// Orphans become children of PID 1, which has to reap them: a shell does.
 #[test]
 fn orphans_are_the_workload_s() {
-    let script = "(sleep 0.3 & echo $!) >/tmp/pid; read pid </tmp/pid
-        ps -o ppid= -p $pid; sleep 1; /bin/true; ps -e -o stat= | grep -c Z";
+    let script = "(sleep 60 & echo $!) >/tmp/pid; read pid </tmp/pid
+        ps -o ppid= -p $pid; kill $pid; sleep 1; /bin/true; ps -e -o stat= | grep -c Z";
     let output = Case::sh(script).agrees();
     assert_eq!(
         output.out().split_whitespace().collect::<Vec<_>>(),

@@ -225,7 +225,7 @@ fn serves_an_interactive_shell() {
 
 #[test]
 fn hangs_up_what_is_left_behind() {
-    let script = "trap '' HUP; (trap 'echo hung up >/tmp/hangup; exit' HUP; while :; do sleep 0.1; done) & trap - HUP; echo started; sleep 0.3";
+    let script = "trap '' HUP; (exec >/dev/null 2>&1; trap 'echo hung up >/tmp/hangup; exit' HUP; while :; do sleep 0.1; done) & trap - HUP; echo started; sleep 0.3";
     pair().agrees(&Case::new(["rm", "-f", "/tmp/hangup"]));
     pair().agrees(&on_terminal(script));
     let output = pair().agrees(&Case::sh("for i in 1 2 3 4 5 6 7 8 9 10; do [ -s /tmp/hangup ] && break; sleep 0.1; done; cat /tmp/hangup"));
