@@ -366,7 +366,8 @@ fn hosts_whose_kvm_is_for_others() {
         "--regid=65534",
         "--clear-groups",
     ];
-    let script = "mount -t tmpfs none /mnt; mknod -m 600 /mnt/kvm c 10 232; mount --bind /mnt/kvm /dev/kvm; exec \"$@\"";
+    let script = "mount -t tmpfs none /mnt; mknod -m 600 /mnt/kvm c 10 232
+        mount --bind /mnt/kvm /dev/kvm; exec \"$@\"";
     let vm = sound()
         .under(&user)
         .under(&["unshare", "--mount", "sh", "-ec", script, "sh"]);
@@ -381,7 +382,9 @@ fn hosts_whose_kvm_is_for_others() {
 /// Such as one nested in a machine that has no nested virtualisation itself.
 #[test]
 fn hosts_whose_kvm_is_software() {
-    let changes = "mount -t tmpfs none /mnt; sed -E 's/ (svm|vmx)( |$)/ /g' /proc/cpuinfo >/mnt/cpuinfo; mount --bind /mnt/cpuinfo /proc/cpuinfo";
+    let changes = "mount -t tmpfs none /mnt
+        sed -E 's/ (svm|vmx)( |$)/ /g' /proc/cpuinfo >/mnt/cpuinfo
+        mount --bind /mnt/cpuinfo /proc/cpuinfo";
     refused_where(changes, &["software KVM"]);
 }
 

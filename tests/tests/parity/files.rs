@@ -6,7 +6,8 @@ use crate::pair;
 
 #[test]
 fn device_nodes() {
-    let script = "cd /dev; for d in null zero full random urandom tty; do stat -c '%n %F %t:%T %a %U %G' $d; done";
+    let script = "cd /dev; for d in null zero full random urandom tty; do
+        stat -c '%n %F %t:%T %a %U %G' $d; done";
     let output = pair().agrees(&Case::sh(script));
     assert_eq!(
         output.out().lines().count(),
@@ -40,8 +41,10 @@ fn devices_work_for_everybody() {
 
 #[test]
 fn shared_memory_is_everybody_s() {
-    let script = "stat -c '%a %F' /dev/shm; stat -f -c %T /dev/shm; echo x >/dev/shm/file.$$ && cat /dev/shm/file.$$; rm /dev/shm/file.$$
-        python3 -c 'from multiprocessing import Lock; Lock(); print(\"semaphore\")'; cp /bin/true /dev/shm/true && /dev/shm/true; rm -f /dev/shm/true";
+    let script = "stat -c '%a %F' /dev/shm; stat -f -c %T /dev/shm
+        echo x >/dev/shm/file.$$ && cat /dev/shm/file.$$; rm /dev/shm/file.$$
+        python3 -c 'from multiprocessing import Lock; Lock(); print(\"semaphore\")'
+        cp /bin/true /dev/shm/true && /dev/shm/true; rm -f /dev/shm/true";
     let output = pair().agrees(&Case::sh(script).user("user"));
     assert!(
         output.out().starts_with("1777 directory\ntmpfs\nx\n"),
@@ -86,7 +89,8 @@ fn kernel_filesystems() {
     let output = pair().agrees(&Case::sh(script));
     assert_eq!(output.out(), "/proc proc\n/sys sysfs\ncontrol groups\n");
     let script = "while read -r device point type options rest; do case $point in
-        /|/proc|/sys|/dev|/dev/pts|/dev/shm|/dev/mqueue) echo $point ${options%%,*};; esac; done </proc/mounts | sort";
+        /|/proc|/sys|/dev|/dev/pts|/dev/shm|/dev/mqueue) echo $point ${options%%,*};;
+        esac; done </proc/mounts | sort";
     let output = pair().agrees(&Case::sh(&format!("{script} | grep -v /sys")));
     assert_eq!(output.out().lines().count(), 6, "{}", output.out());
 }
@@ -108,8 +112,10 @@ fn mount_options_keep_programs_and_devices_out() {
 
 #[test]
 fn the_root_filesystem_can_be_written_and_its_programs_run() {
-    let script = "cp /bin/echo /usr/local/bin/copy && copy copied; ln /usr/local/bin/copy /srv/hard; stat -c %h /srv/hard
-        ln -s nowhere /srv/soft; readlink /srv/soft; mkfifo /srv/fifo; stat -c %F /srv/fifo; mv /srv/hard /srv/moved; rm -r /srv/moved /srv/soft /srv/fifo /usr/local/bin/copy";
+    let script = "cp /bin/echo /usr/local/bin/copy && copy copied
+        ln /usr/local/bin/copy /srv/hard; stat -c %h /srv/hard
+        ln -s nowhere /srv/soft; readlink /srv/soft; mkfifo /srv/fifo; stat -c %F /srv/fifo
+        mv /srv/hard /srv/moved; rm -r /srv/moved /srv/soft /srv/fifo /usr/local/bin/copy";
     let output = pair().agrees(&Case::sh(script));
     assert_eq!(output.out(), "copied\n2\nnowhere\nfifo\n");
 }
@@ -136,7 +142,11 @@ fn times_are_the_host_s() {
 fn the_loopback_interface_is_up() {
     let output = pair().agrees(&Case::new(["ip", "-brief", "address", "show", "dev", "lo"]));
     assert!(output.out().contains("127.0.0.1/8"), "{}", output.out());
-    let script = "import socket; s = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(s.getsockname()); c.send(b'x'); print(s.accept()[0].recv(1))";
+    let script = "import socket
+s = socket.create_server(('127.0.0.1', 0))
+c = socket.create_connection(s.getsockname())
+c.send(b'x')
+print(s.accept()[0].recv(1))";
     assert_eq!(
         pair()
             .agrees(&Case::new(["python3", "-c", script]))

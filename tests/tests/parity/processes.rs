@@ -22,7 +22,8 @@ fn a_command_sees_the_workload() {
 
 #[test]
 fn a_command_leads_a_session_and_has_no_parent() {
-    let script = "set -- $(ps -o pid=,ppid=,pgid=,sid=,tty= -p $$); echo $(($1 == $$)) $2 $(($3 == $$)) $(($4 == $$)) $5";
+    let script = "set -- $(ps -o pid=,ppid=,pgid=,sid=,tty= -p $$)
+        echo $(($1 == $$)) $2 $(($3 == $$)) $(($4 == $$)) $5";
     assert_eq!(
         pair().agrees(&Case::sh(script)).succeeded().out(),
         "1 0 1 1 ?\n"
@@ -51,7 +52,8 @@ fn orphans_are_the_workload_s() {
 
 #[test]
 fn orphans_of_a_command_are_the_workload_s_too() {
-    let script = "(sleep 2 >/dev/null 2>&1 & echo $!) >/tmp/pid; read pid </tmp/pid; ps -o ppid= -p $pid; kill $pid";
+    let script = "(sleep 60 >/dev/null 2>&1 & echo $!) >/tmp/pid; read pid </tmp/pid
+        ps -o ppid= -p $pid; kill $pid";
     let output = pair().agrees(&Case::sh(script));
     assert_eq!(output.out().trim(), "1");
 }

@@ -93,7 +93,8 @@ fn do_nothing_to_a_command_that_ignores_them() {
 
 #[test]
 fn reach_the_command_s_own_process_alone() {
-    let script = "trap 'echo child got it' TERM; (trap 'echo grandchild got it' TERM; sleep 1) & echo ready; wait; wait";
+    let script = "trap 'echo child got it' TERM
+        (trap 'echo grandchild got it' TERM; sleep 1) & echo ready; wait; wait";
     let output = pair().agrees_while(&Case::sh(script), |command| {
         command.wait_for("ready\n");
         command.signal(Signal::SIGTERM);

@@ -55,7 +55,8 @@ fn of_a_workload_that_exits() {
 /// PID 1 of a namespace is not killed by its own signals, but by its own faults.
 #[test]
 fn of_a_workload_that_crashes() {
-    let script = "$| = 1; kill KILL => $$; kill TERM => $$; print qq(alive\n); print unpack('P8', pack('Q', 1))";
+    let script = "$| = 1; kill KILL => $$; kill TERM => $$; print qq(alive\n);
+        print unpack('P8', pack('Q', 1))";
     let output = Case::new(["perl", "-e", script]).agrees();
     assert_eq!(
         (output.out().as_str(), output.status),

@@ -95,7 +95,8 @@ fn may_be_closed_by_the_command() {
 #[test]
 fn can_be_opened_by_name() {
     for user in ["", "user"] {
-        let script = "echo out >/dev/stdout; echo err >/dev/stderr; echo fd >/dev/fd/1; echo proc >/proc/self/fd/2";
+        let script = "echo out >/dev/stdout; echo err >/dev/stderr
+            echo fd >/dev/fd/1; echo proc >/proc/self/fd/2";
         let output = pair().agrees(&Case::sh(script).user(user));
         assert_eq!(
             (output.out().as_str(), output.err().as_str()),

@@ -58,7 +58,8 @@ fn of_the_workload_is_all_it_can_be() {
 
 #[test]
 fn has_a_name_and_is_the_controlling_one() {
-    let script = "case $(tty) in /dev/pts/[0-9]*) echo named;; esac; echo mine >/dev/tty; stat -L -c '%a %G' $(tty); test $(ps -o sid= -p $$) = $$ && echo leads";
+    let script = "case $(tty) in /dev/pts/[0-9]*) echo named;; esac
+        echo mine >/dev/tty; stat -L -c '%a %G' $(tty); test $(ps -o sid= -p $$) = $$ && echo leads";
     let output = pair().agrees(&on_terminal(script));
     assert!(
         output.out().starts_with("named\r\nmine\r\n"),
@@ -85,7 +86,8 @@ fn has_the_user_s_size() {
 
 #[test]
 fn follows_the_user_s_size() {
-    let script = "trap 'stty size' WINCH; echo ready; until [ \"$(stty size)\" = '12 34' ]; do sleep 0.05; done";
+    let script = "trap 'stty size' WINCH; echo ready
+        until [ \"$(stty size)\" = '12 34' ]; do sleep 0.05; done";
     let output = pair().agrees_while(&on_terminal(&format!("{SIZED} {script}")), |command| {
         command.wait_for("ready\r");
         command.resize(50, 132);
@@ -206,7 +208,8 @@ fn serves_an_interactive_shell() {
     let case = shell.env("TERM", "dumb").env("PS1", "\\#> ");
     let output = pair().agrees_while(&case, |shell| {
         shell.wait_for("1> ");
-        shell.write("sleep 60\r");
+        shell.write("printf 'run%s\\n' ning; sleep 60\r");
+        shell.wait_for("running\r");
         std::thread::sleep(std::time::Duration::from_millis(500));
         shell.write("\x1a");
         shell.wait_for("2> ");
@@ -225,9 +228,14 @@ fn serves_an_interactive_shell() {
 
 #[test]
 fn hangs_up_what_is_left_behind() {
-    let script = "trap '' HUP; (exec >/dev/null 2>&1; trap 'echo hung up >/tmp/hangup; exit' HUP; while :; do sleep 0.1; done) & trap - HUP; echo started; sleep 0.3";
+    let script = "trap '' HUP
+        (exec >/dev/null 2>&1; trap 'echo hung up >/tmp/hangup; exit' HUP
+            while :; do sleep 0.1; done) & trap - HUP; echo started; sleep 0.3";
     pair().agrees(&Case::new(["rm", "-f", "/tmp/hangup"]));
     pair().agrees(&on_terminal(script));
-    let output = pair().agrees(&Case::sh("for i in 1 2 3 4 5 6 7 8 9 10; do [ -s /tmp/hangup ] && break; sleep 0.1; done; cat /tmp/hangup"));
+    let output = pair().agrees(&Case::sh(
+        "for i in $(seq 50); do [ -s /tmp/hangup ] && break; sleep 0.1; done
+        cat /tmp/hangup",
+    ));
     assert_eq!(output.out(), "hung up\n");
 }

@@ -87,7 +87,8 @@ fn an_ordinary_user_has_no_capabilities() {
 
 #[test]
 fn permissions_hold() {
-    let script = "cat /etc/shadow; touch /file; echo mine >~/file && cat ~/file; stat -c '%U %G %a' ~/file; ls /root";
+    let script = "cat /etc/shadow; touch /file; echo mine >~/file && cat ~/file
+        stat -c '%U %G %a' ~/file; ls /root";
     let output = pair().agrees(&Case::sh(script).user("user"));
     assert_eq!(output.out(), "mine\nuser user 644\n");
     let output = pair().agrees(&Case::sh(
