@@ -15,12 +15,11 @@ use runcvm_protocol::{BootMark, CONFIG_PATH, GuestConfig, MODULES_PATH, ToHost, 
 
 use crate::agent::Ended;
 use crate::connection::Connection;
+use crate::modules::Modules;
 use crate::process::{Command, STATUS_FAILED};
 use crate::rootdir::RootDir;
 use crate::workload::{Initramfs, Workload};
-use crate::{
-    cgroups, init_mode, kernel_log, marks, modules, mounts, network, procfs, shutdown, vsock,
-};
+use crate::{cgroups, init_mode, kernel_log, marks, mounts, network, procfs, shutdown, vsock};
 
 /// How long the host may take to hear of a failure.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -79,7 +78,11 @@ impl Host {
 }
 
 fn run_machine(host: &mut Host) -> Result<Ended> {
-    let modules = modules::load(Path::new(MODULES_PATH));
+    let initramfs = Initramfs {
+        dir: RootDir::new(Path::new("/")).context("cannot open the initramfs")?,
+        modules: Modules::read(Path::new(MODULES_PATH)),
+    };
+    initramfs.modules.load_early(&initramfs.dir);
     host.socket = Some(vsock::start_connect(WORKLOAD_PORT)?);
     let config = fs::read(CONFIG_PATH).with_context(|| format!("cannot read {CONFIG_PATH}"))?;
     let config = GuestConfig::decode(&config)
@@ -107,7 +110,6 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
     if config.root_read_only {
         mounts::make_root_read_only(&root)?;
     }
-    let initramfs = RootDir::new(Path::new("/")).context("cannot open the initramfs")?;
     mounts::switch_root(&root)?;
     if let Some(name) = &config.hostname {
         sethostname(OsStr::from_bytes(name)).context("cannot set the hostname")?;
@@ -122,10 +124,7 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
         root,
         devices,
         own_proc,
-        initramfs: Initramfs {
-            dir: initramfs,
-            modules,
-        },
+        initramfs,
         connection: host.connect()?,
     };
     match pid1 {

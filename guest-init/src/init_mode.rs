@@ -28,12 +28,23 @@ pub(crate) fn is_pid1(mode: InitMode, process: &Process, root: &RootDir) -> bool
     match mode {
         InitMode::Pid1 => true,
         InitMode::Namespaced => false,
+        InitMode::Auto if !may_be_init(process) => false,
         InitMode::Auto => candidates(process)
             .iter()
             .map(|path| root.link_chain(Path::new(OsStr::from_bytes(path))))
             .find(|chain| !chain.is_empty())
             .is_some_and(|chain| is_init_system(&chain)),
     }
+}
+
+/// A program that is looked up by `PATH` counts by its own name only: to follow every `sh` and
+/// `sleep` through the search would cost each start more than all the rest of this.
+fn may_be_init(process: &Process) -> bool {
+    let program = process.args.first().map(|program| program.as_slice());
+    let known = INIT_SYSTEMS.iter().map(|name| name.as_bytes());
+    program.is_some_and(|program| {
+        program.contains(&b'/') || program == b"init" || known.into_iter().any(|n| n == program)
+    })
 }
 
 /// Judges by the names that a program goes by, from the one called to that of the file.

@@ -1,47 +1,80 @@
 //! Kernel modules of the initramfs.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
 use crate::kernel_log;
+use crate::rootdir::RootDir;
 
-/// Loads the modules that the file `list` names, one path a line, in its order, and returns
-/// their paths. No such file means no modules.
-///
-/// A module that is there already is as good as loaded. Any other failure is logged and the
-/// rest goes on: the kernel may have a use for the others, and what cannot work without it
-/// says so itself.
-pub(crate) fn load(list: &Path) -> Vec<PathBuf> {
-    let list = match fs::read(list) {
-        Ok(list) => list,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Vec::new(),
-        Err(e) => {
-            kernel_log::error(&format!("cannot read {}: {e}", list.display()));
-            return Vec::new();
-        }
-    };
-    let paths = parse(&list);
-    for path in &paths {
-        if let Err(e) = load_one(path) {
-            kernel_log::error(&format!("cannot load module {}: {e}", path.display()));
-        }
-    }
-    paths
+/// Modules that no command waits for: they are loaded once it runs.
+const LATE: [&str; 1] = ["virtio_rng.ko"];
+
+/// The kernel modules of the initramfs.
+#[derive(Debug)]
+pub(crate) struct Modules {
+    paths: Vec<PathBuf>,
 }
 
-fn load_one(path: &Path) -> io::Result<()> {
-    let file = File::open(path)?;
+impl Modules {
+    /// Reads which there are from the file `list`: one path a line, in the order to load
+    /// them. No such file means no modules.
+    pub(crate) fn read(list: &Path) -> Self {
+        let list = match fs::read(list) {
+            Ok(list) => list,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => {
+                kernel_log::error(&format!("cannot read {}: {e}", list.display()));
+                Vec::new()
+            }
+        };
+        Self {
+            paths: parse(&list),
+        }
+    }
+
+    /// Their paths.
+    pub(crate) fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// Loads those that the machine needs before its command.
+    pub(crate) fn load_early(&self, initramfs: &RootDir) {
+        self.load(initramfs, |path| !is_late(path));
+    }
+
+    /// Loads the others.
+    pub(crate) fn load_late(&self, initramfs: &RootDir) {
+        self.load(initramfs, is_late);
+    }
+
+    /// A module that fails is logged and the rest goes on: the kernel may have a use for the
+    /// others, and what cannot work without it says so itself.
+    fn load(&self, initramfs: &RootDir, which: fn(&Path) -> bool) {
+        for path in self.paths.iter().filter(|path| which(path)) {
+            if let Err(e) = load_one(initramfs, path) {
+                kernel_log::error(&format!("cannot load module {}: {e}", path.display()));
+            }
+        }
+    }
+}
+
+fn is_late(path: &Path) -> bool {
+    LATE.iter().any(|late| path.ends_with(late))
+}
+
+fn load_one(initramfs: &RootDir, path: &Path) -> nix::Result<()> {
+    let file = initramfs.open(path, OFlag::O_RDONLY)?;
     match finit_module(&file, c"", ModuleInitFlags::empty()) {
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        // The device that it drives is not there.
-        Err(Errno::ENODEV) => Ok(()),
-        Err(e) => Err(e.into()),
+        // It is there already, or the device that it drives is not.
+        Err(Errno::EEXIST | Errno::ENODEV) => Ok(()),
+        result => result,
     }
 }
 
@@ -67,6 +100,14 @@ mod tests {
 
     #[test]
     fn a_missing_list_is_no_modules() {
-        assert!(load(Path::new("/nonexistent/modules")).is_empty());
+        let modules = Modules::read(Path::new("/nonexistent/modules"));
+        assert!(modules.paths().is_empty());
+    }
+
+    #[test]
+    fn modules_are_told_apart_by_their_files_names() {
+        assert!(is_late(Path::new("/lib/modules/virtio_rng.ko")));
+        assert!(!is_late(Path::new("/lib/modules/not_virtio_rng.ko")));
+        assert!(!is_late(Path::new("/lib/virtio_rng.ko/virtiofs.ko")));
     }
 }

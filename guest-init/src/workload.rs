@@ -12,6 +12,7 @@ use runcvm_protocol::{AGENT_PORT, CONFIG_PATH, MODULES_PATH, Process, ToHost};
 
 use crate::agent::{Agent, Ended};
 use crate::connection::Connection;
+use crate::modules::Modules;
 use crate::mounts::Devices;
 use crate::process::report::{ReportReader, report_pipe};
 use crate::process::spawn::{Nursery, become_command, spawn};
@@ -50,7 +51,7 @@ impl Workload {
                 session.adopt(self.command, child);
                 agent.nursery().workload = Some(pidfd(pid)?);
                 agent.listen(vsock::listen_on(AGENT_PORT)?);
-                self.initramfs.free();
+                self.initramfs.finish();
             }
             Err(e) => session.fail(e),
         }
@@ -100,7 +101,7 @@ impl Workload {
             .add(self.connection)
             .follow(self.command, init.as_raw(), report);
         agent.listen(vsock::listen_on(AGENT_PORT)?);
-        self.initramfs.free();
+        self.initramfs.finish();
         agent.run()
     }
 }
@@ -163,15 +164,17 @@ fn stay_until_the_end() {
 #[derive(Debug)]
 pub(crate) struct Initramfs {
     pub(crate) dir: RootDir,
-    /// Modules that are loaded.
-    pub(crate) modules: Vec<PathBuf>,
+    pub(crate) modules: Modules,
 }
 
 impl Initramfs {
-    /// Gives back the memory of what nobody needs any more.
-    fn free(&self) {
+    /// Loads what the workload did not wait for, and gives back the memory of what nobody
+    /// needs any more.
+    fn finish(&self) {
+        self.modules.load_late(&self.dir);
         let others = [CONFIG_PATH, MODULES_PATH].map(Path::new);
-        for path in self.modules.iter().map(PathBuf::as_path).chain(others) {
+        let modules = self.modules.paths().iter().map(PathBuf::as_path);
+        for path in modules.chain(others) {
             let relative = path.strip_prefix("/").unwrap_or(path);
             let _ = unlinkat(&self.dir, relative, UnlinkatFlags::NoRemoveDir);
         }

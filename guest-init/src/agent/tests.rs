@@ -345,8 +345,11 @@ fn a_terminal_takes_input_and_follows_its_size() {
 fn a_terminal_interrupts_its_foreground_process() {
     guest_test(|| {
         let guest = Guest::idle();
-        let mut client = guest.exec(terminal("echo ready; sleep 1000"));
-        while !matches!(client.next(), Some(ToHost::Output(..))) {}
+        // No shell, which would take the signal for its child and wait for it.
+        let mut process = terminal("");
+        process.args = command(["sleep", "1000"]).args;
+        let mut client = guest.exec(process);
+        assert!(matches!(client.next(), Some(ToHost::Started { .. })));
         client.send(&ToGuest::Stdin(b"\x03".to_vec()));
         let last = client.last();
         assert_eq!(last, Some(ToHost::Exited(ExitStatus::Signal(2))));
