@@ -21,6 +21,8 @@ pub(super) struct MachineArgs {
 
 impl MachineArgs {
     pub(super) fn run(&self) -> Result<ExitCode> {
+        // The kernel named this process after the link that it was executed by.
+        let _ = nix::sys::prctl::set_name(c"runcvm-vmm");
         // SAFETY: takes no pointer; tells whether the descriptor is open.
         let flags = unsafe { libc::fcntl(self.spec_fd, libc::F_GETFD) };
         ensure!(

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -52,7 +53,7 @@ impl MachineProcess {
         file.rewind()?;
 
         let mut command = Command::new("/proc/self/exe");
-        command.arg("machine").arg("--spec-fd");
+        command.arg0("runcvm-vmm").args(["machine", "--spec-fd"]);
         command.arg(file.as_raw_fd().to_string());
         let own = [file.as_raw_fd(), machine_end.as_raw_fd()];
         let inherited = fds.iter().map(AsRawFd::as_raw_fd).chain(own).collect();
