@@ -132,6 +132,8 @@ pub struct Running {
     stdout: Arc<Stream>,
     stderr: Arc<Stream>,
     threads: Vec<JoinHandle<()>>,
+    /// Somebody looks at its output.
+    seen: bool,
 }
 
 impl Running {
@@ -199,6 +201,7 @@ impl Running {
             stdout,
             stderr,
             threads,
+            seen: false,
         }
     }
 
@@ -299,6 +302,7 @@ impl Running {
             self.check_time("has not ended");
             std::thread::sleep(Duration::from_millis(5));
         };
+        self.seen = true;
         while !self.threads.iter().all(JoinHandle::is_finished) {
             self.check_time("ended, but something holds its streams open");
             std::thread::sleep(Duration::from_millis(5));
@@ -327,6 +331,11 @@ impl Drop for Running {
         // After a wait, both fail without harm.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let complaint = self.stderr();
+        if !self.seen && !complaint.is_empty() {
+            let complaint = String::from_utf8_lossy(&complaint);
+            eprintln!("{}, dropped, had said: {complaint}", self.what);
+        }
     }
 }
 
