@@ -1,15 +1,14 @@
-//! A PCI host: one root bus of single-function devices, reached through memory (ECAM) or
-//! through the ports 0xcf8 and 0xcfc.
+//! A PCI host: one root bus of single-function devices, reached through memory (ECAM).
 
-mod access;
 mod config;
+mod ecam;
 mod msix;
 mod root;
 #[cfg(test)]
 mod tests;
 
-pub use access::{ConfigPorts, ECAM_SIZE, Ecam, PORTS_BASE, PORTS_LEN};
 pub(crate) use config::{ConfigSpace, Identity};
+pub use ecam::{ECAM_SIZE, Ecam};
 pub(crate) use msix::{CONTROL_WRITABLE as MSIX_CONTROL_WRITABLE, Msix, NO_VECTOR};
 pub use root::{AddError, PciRoot, SLOTS};
 

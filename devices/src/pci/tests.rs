@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex};
 
-use super::{AddError, ConfigPorts, Ecam, PciFunction, PciRoot};
+use super::{AddError, Ecam, PciFunction, PciRoot};
 use crate::bus::BusDevice;
 
 /// Reads its own offsets, and remembers writes.
@@ -98,53 +98,4 @@ fn the_window_is_empty_elsewhere() {
         ecam.write(offset, &[0; 4]);
     }
     assert!(function.0.lock().unwrap().is_empty());
-}
-
-fn ports_at(root: Arc<PciRoot>, address: u32) -> ConfigPorts {
-    let ports = ConfigPorts::new(root);
-    ports.write(0, &address.to_le_bytes());
-    ports
-}
-
-const ENABLE: u32 = 1 << 31;
-
-#[test]
-fn the_ports_reach_the_first_256_bytes() {
-    let (root, function) = bus();
-    let ports = ports_at(root, ENABLE | 3 << 11 | 0x40);
-    assert_eq!(read(&ports, 0), (ENABLE | 3 << 11 | 0x40).to_le_bytes());
-    assert_eq!(read(&ports, 4), [0x40, 0x41, 0x42, 0x43]);
-    assert_eq!(read(&ports, 6), [0x42, 0x43]);
-    assert_eq!(read(&ports, 7), [0x43]);
-    ports.write(5, &[7]);
-    assert_eq!(*function.0.lock().unwrap(), [(0x41, vec![7])]);
-}
-
-#[test]
-fn the_ports_are_empty_elsewhere() {
-    let (root, function) = bus();
-    for address in [
-        3 << 11,
-        ENABLE | 4 << 11,
-        ENABLE | 3 << 11 | 1 << 8,
-        ENABLE | 1 << 16 | 3 << 11,
-    ] {
-        let ports = ports_at(root.clone(), address);
-        assert_eq!(read(&ports, 4), [0xff; 4], "at {address:#x}");
-        ports.write(4, &[0; 4]);
-    }
-    assert!(function.0.lock().unwrap().is_empty());
-}
-
-#[test]
-fn the_address_port_is_written_whole() {
-    let (root, _) = bus();
-    let address = ENABLE | 3 << 11;
-    let ports = ports_at(root, address);
-    // As systems do that look for the other, long gone mechanism; and the reset register.
-    ports.write(3, &[1]);
-    ports.write(1, &[6]);
-    ports.write(0, &[0, 0]);
-    assert_eq!(read(&ports, 0), address.to_le_bytes());
-    assert_eq!(read(&ports, 1), [0xff]);
 }

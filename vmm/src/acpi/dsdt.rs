@@ -6,7 +6,6 @@ use acpi_tables::aml::{
     Package, Path, ResourceTemplate, Scope,
 };
 use runcvm_devices::legacy::power;
-use runcvm_devices::pci::PORTS_BASE;
 use runcvm_devices::virtio::transport::mmio::WINDOW_SIZE;
 
 use super::{MmioWindow, Platform};
@@ -54,18 +53,16 @@ fn com1(aml: &mut Vec<u8>) {
     );
 }
 
-/// The host bridge passes bus 0, its BARs and its configuration ports on.
+/// The host bridge passes bus 0 and its BARs on.
 fn pci_host(aml: &mut Vec<u8>) {
     let (first, last) = (
         low(layout::PCI_MEMORY.start),
         low(layout::PCI_MEMORY.end - 1),
     );
-    let ports = u16::try_from(PORTS_BASE).expect("a port");
     let bus = AddressSpace::new_bus_number(0_u16, 0);
-    let config = IO::new(ports, ports, 1, 8);
     let memory =
         AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, first, last, None);
-    let resources = ResourceTemplate::new(vec![&bus, &config, &memory]);
+    let resources = ResourceTemplate::new(vec![&bus, &memory]);
     let (express, conventional) = (EISAName::new("PNP0A08"), EISAName::new("PNP0A03"));
     let objects: [&dyn Aml; 6] = [
         &Name::new(Path::new("_HID"), &express),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use runcvm_devices::GuestMemory;
 use runcvm_devices::bus::BusError;
-use runcvm_devices::pci::{AddError, ConfigPorts, ECAM_SIZE, Ecam, PORTS_BASE, PORTS_LEN, PciRoot};
+use runcvm_devices::pci::{AddError, ECAM_SIZE, Ecam, PciRoot};
 use runcvm_devices::virtio::VirtioDevice;
 use runcvm_devices::virtio::block::{Block, BlockError, BlockSpec};
 use runcvm_devices::virtio::console::{Console, ConsoleHandle, ConsoleSpec};
@@ -83,9 +83,7 @@ fn attach_pci(
 ) -> Result<(), DeviceError> {
     let root = Arc::new(PciRoot::new());
     let ecam = Arc::new(Ecam::new(Arc::clone(&root)));
-    let ports = Arc::new(ConfigPorts::new(Arc::clone(&root)));
     buses.mmio.insert(layout::ECAM.start, ECAM_SIZE, ecam)?;
-    buses.io.insert(PORTS_BASE, PORTS_LEN, ports)?;
     // Slot 0 is the host bridge.
     for (slot, spec) in (1..).zip(specs) {
         let bar = layout::PCI_MEMORY.start + u64::from(slot) * BAR_SIZE;

@@ -6,7 +6,7 @@ use proptest::sample::select;
 
 use super::driver::{Machine, read};
 use crate::bus::BusDevice;
-use crate::pci::{ConfigPorts, ECAM_SIZE, Ecam, PORTS_LEN, PciFunction, PciRoot};
+use crate::pci::{ECAM_SIZE, Ecam, PciFunction, PciRoot};
 use crate::virtio::transport::mmio::WINDOW_SIZE;
 use crate::virtio::transport::pci::BAR_SIZE;
 use crate::virtio::transport::testing::MEMORY_SIZE;
@@ -202,33 +202,22 @@ proptest! {
         }
     }
 
-    /// Through both ways, and through the access capability to the BAR and its status.
+    /// Through ECAM, and through the access capability to the BAR and its status.
     #[test]
     fn any_access_to_configuration_space(
         progress in 0..4u8,
-        accesses in prop::collection::vec(
-            (any::<bool>(), access(0x1000, CONFIG)),
-            1..80,
-        ),
+        accesses in prop::collection::vec(access(0x1000, CONFIG), 1..80),
         wild in prop::collection::vec(access(ECAM_SIZE, &[(0xffe, 8, LOW), (0x8ffd, 4, LOW)]), 0..20),
     ) {
         let (machine, pci) = Machine::pci();
         prepare(&machine, progress);
         let root = std::sync::Arc::new(PciRoot::new());
         root.add(1, pci.clone()).unwrap();
-        let ecam = Ecam::new(root.clone());
-        let ports = ConfigPorts::new(root);
-        for (by_ports, access) in accesses {
+        let ecam = Ecam::new(root);
+        for access in accesses {
             step(&machine, || {
-                if by_ports {
-                    let address = u32::try_from(access.offset & 0xfc).unwrap();
-                    ports.write(0, &(1 << 31 | 1 << 11 | address).to_le_bytes());
-                    let lane = 4 + access.offset % 4;
-                    Access { offset: lane, len: access.len.min(4), ..access }.run(&ports, PORTS_LEN);
-                } else {
-                    let offset = access.offset.min(0x1000 - access.len as u64);
-                    Access { offset: 1 << 15 | offset, ..access }.run(&ecam, ECAM_SIZE);
-                }
+                let offset = access.offset.min(0x1000 - access.len as u64);
+                Access { offset: 1 << 15 | offset, ..access }.run(&ecam, ECAM_SIZE);
             });
             let [vendor, identity] = [0u8, 2].map(|at| {
                 let mut data = [0; 2];
