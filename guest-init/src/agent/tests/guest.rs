@@ -50,8 +50,10 @@ impl Guest {
 
     /// With a workload that waits to be killed.
     pub(super) fn idle() -> Self {
-        let mut guest = Self::start(sh("trap 'exit 3' TERM; while :; do sleep 0.05; done"));
+        let mut guest = Self::start(sh("trap 'exit 3' TERM; echo; while :; do sleep 0.05; done"));
         assert_eq!(guest.workload.next(), Some(ToHost::Started { pid: 1 }));
+        // Before it has set its trap, a signal to PID 1 is ignored.
+        assert!(matches!(guest.workload.next(), Some(ToHost::Output(..))));
         guest
     }
 
