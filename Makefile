@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 LAB := $(CURDIR)/tests/lab/run
 KERNELS := RUNCVM_HOME=target/runcvm target/runcvm/bin/runcvm-kernels
-SCRIPTS := install .ci/run packaging/setup tests/demo/run tests/lab/prepare tests/lab/run tests/rootfs/build
+SCRIPTS := install .ci/run packaging/setup tests/demo/run tests/lab/prepare tests/lab/run tests/rootfs/build tests/run
 
 # One suite of tests/tests, and only its tests whose names contain this.
 SUITE ?= *
@@ -42,9 +42,7 @@ unit: setup ## the tests that need neither root nor KVM
 
 e2e: build ## the suites that boot machines
 	tests/rootfs/build
-	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='$(LAB) --timeout $(SUITE_TIMEOUT) --' \
-		RUST_TEST_THREADS=$${RUST_TEST_THREADS:-2} \
-		cargo test --release -p runcvm-tests --no-fail-fast --test '$(SUITE)' -- $(TEST)
+	LAB='$(LAB)' SUITE_TIMEOUT=$(SUITE_TIMEOUT) tests/run '$(SUITE)' '$(TEST)'
 
 lint: ## formatting, clippy, shellcheck, and dependencies if cargo-deny is installed
 	cargo fmt --all --check
