@@ -39,7 +39,8 @@ fn is_all_three_streams() {
 #[test]
 fn of_the_workload_is_all_it_can_be() {
     let script = "tty; stty size; echo $TERM; ps -o pid=,sid=,tty= -p 1; echo x >/dev/tty
-        trap 'stty size' WINCH; echo ready; while ! read -r line; do :; done; echo \"<$line>\"; exit 3";
+        trap 'stty size; resized=yes' WINCH; echo ready
+        until [ \"$resized\" ]; do sleep 0.05; done; read -r line; echo \"<$line>\"; exit 3";
     let case = on_terminal(&format!("{SIZED} {script}"));
     let output = case.agrees_while(|workload| {
         workload.wait_for("ready\r");
