@@ -36,6 +36,12 @@ fn run(namespaces: CloneFlags, test: impl FnOnce()) {
         // SAFETY: the bytes are valid for their length.
         unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
     }));
+    // A kernel's first process ignores nothing; one that a harness started in the background
+    // may ignore what comes from a keyboard.
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: the default disposition runs no code of ours.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
     // SAFETY: takes a number only.
     unsafe { libc::alarm(LIMIT) };
     match unshare(namespaces) {
