@@ -45,12 +45,18 @@ pub enum MemoryError {
     },
 }
 
-/// Makes guest memory of `size` bytes, placed as [`layout::ram`] says. Nothing of it is
-/// populated.
-pub fn create(size: u64) -> Result<GuestMemory, MemoryError> {
+/// Refuses a size that no machine can have.
+pub fn check_size(size: u64) -> Result<(), MemoryError> {
     if size < layout::MIN_MEMORY || !size.is_multiple_of(4096) {
         return Err(MemoryError::BadSize(size));
     }
+    Ok(())
+}
+
+/// Makes guest memory of `size` bytes, placed as [`layout::ram`] says. Nothing of it is
+/// populated.
+pub fn create(size: u64) -> Result<GuestMemory, MemoryError> {
+    check_size(size)?;
     let memfd = |source| MemoryError::Memfd { size, source };
     let file = Arc::new(sealed_memfd(size).map_err(memfd)?);
     let (low, high) = layout::ram(size);

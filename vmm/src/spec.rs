@@ -13,7 +13,7 @@ pub struct MachineSpec {
     pub name: String,
     /// Number of vCPUs, 1 to 64.
     pub cpus: u8,
-    /// Guest memory in bytes, a multiple of 4096.
+    /// Guest memory in bytes, a multiple of 4096. The kernel's code comes on top.
     pub memory: u64,
     /// An uncompressed ELF vmlinux.
     pub kernel: PathBuf,

@@ -39,34 +39,65 @@ pub(super) struct Loaded {
     pub(super) end: u64,
 }
 
-/// Loads a vmlinux to its own physical addresses.
-pub(super) fn load(
-    memory: &GuestMemoryMmap,
-    size: u64,
-    file: &File,
-) -> Result<Loaded, KernelError> {
-    let header = Header::read(file)?;
-    let (low, _) = layout::ram(size);
-    let room = layout::KERNEL_MIN..low.end.min(layout::ENTRY_MAPPED);
-    let mut end = 0;
-    for segment in header.segments(file)? {
-        let Some(segment_end) = segment.end().filter(|&end| end <= room.end) else {
-            return Err(segment.no_room(size));
-        };
-        if segment.address < room.start {
-            return Err(segment.no_room(size));
-        }
-        let address = GuestAddress(segment.address);
-        memory::fill(memory, address, file, segment.offset, segment.file_len)
-            .map_err(KernelError::reading)?;
-        end = end.max(segment_end);
-    }
-    if !(room.start..end).contains(&header.entry) {
+/// A vmlinux that is to be loaded.
+#[derive(Debug)]
+pub struct Kernel {
+    file: File,
+    entry: u64,
+    segments: Vec<Segment>,
+}
+
+impl Kernel {
+    /// Reads what `file` says about itself.
+    pub(super) fn new(file: File) -> Result<Self, KernelError> {
+        let header = Header::read(&file)?;
+        let segments = header.segments(&file)?;
         let entry = header.entry;
-        return Err(KernelError::BadEntry { entry });
+        Ok(Self {
+            file,
+            entry,
+            segments,
+        })
     }
-    let entry = GuestAddress(header.entry);
-    Ok(Loaded { entry, end })
+
+    /// Bytes of its code and constants, which it never gives back to the memory that its
+    /// guest can use.
+    pub fn code_len(&self) -> u64 {
+        let code = self.segments.iter().filter(|segment| !segment.writable);
+        code.map(|segment| segment.file_len)
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Loads it to its own physical addresses in `size` bytes of RAM.
+    pub(super) fn load(&self, memory: &GuestMemoryMmap, size: u64) -> Result<Loaded, KernelError> {
+        let (low, _) = layout::ram(size);
+        let room = layout::KERNEL_MIN..low.end.min(layout::ENTRY_MAPPED);
+        let mut end = 0;
+        for segment in &self.segments {
+            let Some(segment_end) = segment.end().filter(|&end| end <= room.end) else {
+                return Err(segment.no_room(size));
+            };
+            if segment.address < room.start {
+                return Err(segment.no_room(size));
+            }
+            let address = GuestAddress(segment.address);
+            memory::fill(
+                memory,
+                address,
+                &self.file,
+                segment.offset,
+                segment.file_len,
+            )
+            .map_err(KernelError::reading)?;
+            end = end.max(segment_end);
+        }
+        if !(room.start..end).contains(&self.entry) {
+            let entry = self.entry;
+            return Err(KernelError::BadEntry { entry });
+        }
+        let entry = GuestAddress(self.entry);
+        Ok(Loaded { entry, end })
+    }
 }
 
 impl KernelError {
@@ -121,6 +152,7 @@ impl Header {
     fn segments(&self, file: &File) -> Result<Vec<Segment>, KernelError> {
         const ENTRY_SIZE: usize = 56;
         const PT_LOAD: u32 = 1;
+        const PF_W: u32 = 1 << 1;
         /// A kernel has about five.
         const MAX_COUNT: u16 = 128;
         if usize::from(self.entry_size) != ENTRY_SIZE || !(1..=MAX_COUNT).contains(&self.count) {
@@ -133,6 +165,7 @@ impl Header {
             .chunks_exact(ENTRY_SIZE)
             .filter(|entry| u32_at(entry, 0) == PT_LOAD)
             .map(|entry| Segment {
+                writable: u32_at(entry, 4) & PF_W != 0,
                 offset: u64_at(entry, 8),
                 address: u64_at(entry, 24),
                 file_len: u64_at(entry, 32),
@@ -150,7 +183,9 @@ impl Header {
 }
 
 /// A part of the file that is loaded.
+#[derive(Debug)]
 struct Segment {
+    writable: bool,
     offset: u64,
     /// Guest-physical.
     address: u64,

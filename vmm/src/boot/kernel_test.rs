@@ -53,7 +53,8 @@ fn load_bytes(bytes: &[u8]) -> Result<(Loaded, GuestMemory), KernelError> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
     let memory = memory::create(SIZE).unwrap();
-    load(&memory, SIZE, &file).map(|loaded| (loaded, memory))
+    let loaded = Kernel::new(file)?.load(&memory, SIZE)?;
+    Ok((loaded, memory))
 }
 
 #[test]
@@ -64,6 +65,21 @@ fn a_kernel_lands_at_its_physical_address() {
     let mut code = [0; 7];
     memory.read_slice(&mut code, GuestAddress(LOAD)).unwrap();
     assert_eq!(code, *GOOD.code);
+}
+
+#[test]
+fn only_what_cannot_be_written_is_code() {
+    let code_len = |flags: u8| {
+        let mut elf = GOOD.bytes();
+        elf[64 + 4] = flags;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&elf).unwrap();
+        Kernel::new(file).unwrap().code_len()
+    };
+    assert_eq!(code_len(0b101), 7);
+    assert_eq!(code_len(0b100), 7);
+    assert_eq!(code_len(0b111), 0);
+    assert_eq!(code_len(0b110), 0);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! and command line, and the zero page that tells of them.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use vm_memory::{GuestAddress, GuestMemoryError, GuestMemoryMmap};
@@ -16,7 +16,7 @@ mod zero_page;
 
 pub use command_line::{CommandLineError, command_line};
 pub use initramfs::InitramfsError;
-pub use kernel::KernelError;
+pub use kernel::{Kernel, KernelError};
 pub use zero_page::write_zero_page;
 
 /// Why a machine's images could not be loaded.
@@ -43,23 +43,33 @@ pub struct Images {
     pub initramfs: Option<(GuestAddress, u64)>,
 }
 
-/// Loads the kernel and the initramfs into `memory`, which is `size` bytes of RAM laid out as
-/// [`crate::layout`] says.
+/// Opens the vmlinux at `path`.
+pub fn open_kernel(path: &Path) -> Result<Kernel, BootError> {
+    File::open(path)
+        .map_err(KernelError::Read)
+        .and_then(Kernel::new)
+        .map_err(|source| kernel_error(path, source))
+}
+
+/// Loads `kernel`, which is at `path`, and the initramfs into `memory`, which is `size` bytes
+/// of RAM laid out as [`crate::layout`] says.
 pub fn load_images(
     memory: &GuestMemoryMmap,
     size: u64,
-    kernel: &PathBuf,
+    kernel: &Kernel,
+    path: &Path,
     initramfs: &[InitramfsPart],
 ) -> Result<Images, BootError> {
-    let kernel_error = |source| BootError::Kernel {
-        path: kernel.clone(),
-        source,
-    };
-    let file = File::open(kernel).map_err(|e| kernel_error(KernelError::Read(e)))?;
-    let loaded = kernel::load(memory, size, &file).map_err(kernel_error)?;
+    let loaded = kernel.load(memory, size);
+    let loaded = loaded.map_err(|source| kernel_error(path, source))?;
     let initramfs = initramfs::load(memory, size, loaded.end, initramfs)?;
     Ok(Images {
         entry: loaded.entry,
         initramfs,
     })
+}
+
+fn kernel_error(path: &Path, source: KernelError) -> BootError {
+    let path = path.to_owned();
+    BootError::Kernel { path, source }
 }

@@ -51,10 +51,14 @@ impl Machine {
             return Err(MachineError::BadCpus(spec.cpus));
         }
         let command_line = boot::command_line(spec.transport, spec.verbose_kernel, &spec.append)?;
-        let memory = memory::create(spec.memory)?;
+        memory::check_size(spec.memory)?;
+        let kernel = boot::open_kernel(&spec.kernel)?;
+        // What the kernel fills for good comes on top of what was asked for.
+        let size = spec.memory.saturating_add(whole_pages(kernel.code_len()));
+        let memory = memory::create(size)?;
         let (images, built) = thread::scope(|scope| {
             let images = scope
-                .spawn(|| boot::load_images(&memory, spec.memory, &spec.kernel, &spec.initramfs));
+                .spawn(|| boot::load_images(&memory, size, &kernel, &spec.kernel, &spec.initramfs));
             let built = build(kvm, spec, &memory, channel);
             (images.join().expect("loading does not panic"), built)
         });
@@ -66,7 +70,7 @@ impl Machine {
             virtio_mmio: built.devices.windows.clone(),
         };
         acpi::write(&memory, &platform).map_err(BootError::Memory)?;
-        boot::write_zero_page(&memory, spec.memory, images, &command_line)?;
+        boot::write_zero_page(&memory, size, images, &command_line)?;
         enter_at(&built.vcpus, &memory, images)?;
         Ok(Self {
             vcpus: built.vcpus,
@@ -157,6 +161,12 @@ fn end_of(event: PowerEvent, log: &SerialLog) -> End {
         PowerEvent::Reset if log.contains("Kernel panic - not syncing") => End::Panicked,
         PowerEvent::Reset => End::Reset,
     }
+}
+
+/// As many bytes of `len` as are whole pages.
+fn whole_pages(len: u64) -> u64 {
+    const PAGE: u64 = 4096;
+    len / PAGE * PAGE
 }
 
 fn enter_at(vcpus: &[VcpuFd], memory: &GuestMemory, images: Images) -> Result<(), MachineError> {
