@@ -141,6 +141,8 @@ pub(crate) struct DriverQueue {
     next_descriptor: u16,
     avail_idx: u16,
     used_idx: u16,
+    /// Index of the available ring when a kick was last thought of.
+    kicked_idx: u16,
     kick: EventFd,
 }
 
@@ -162,6 +164,7 @@ impl DriverQueue {
             next_descriptor: 0,
             avail_idx: 0,
             used_idx: 0,
+            kicked_idx: 0,
             kick: EventFd::new(EFD_NONBLOCK).unwrap(),
         }
     }
@@ -198,6 +201,7 @@ impl DriverQueue {
         self.next_descriptor = 0;
         self.avail_idx = 0;
         self.used_idx = 0;
+        self.kicked_idx = 0;
         let _ = self.kick.read();
     }
 
@@ -317,6 +321,19 @@ impl DriverQueue {
     /// Tells the device that there are buffers.
     pub(crate) fn kick(&self) {
         self.kick.write(1).unwrap();
+    }
+
+    /// As [`Self::kick`], but as a driver with the event index does: only if the device
+    /// asked to be told of what became available since this was last called (§2.7.10).
+    pub(crate) fn kick_if_wanted(&mut self) {
+        let avail_event = self.used + 4 + 8 * u64::from(self.size);
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        let event: u16 = self.memory.read_obj(GuestAddress(avail_event)).unwrap();
+        let news = self.avail_idx.wrapping_sub(self.kicked_idx);
+        self.kicked_idx = self.avail_idx;
+        if self.avail_idx.wrapping_sub(event).wrapping_sub(1) < news {
+            self.kick();
+        }
     }
 
     /// The next used chain, if there is one: its head, and how many bytes the device wrote.

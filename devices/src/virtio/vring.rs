@@ -207,18 +207,10 @@ impl Vring {
             .map_err(Error::GuestMemory)
     }
 
-    /// Asks for a kick when chains are made available. True if there are some already, for
-    /// which no kick may come.
+    /// Asks for a kick when chains are made available behind the one that was popped last.
+    /// True if there are some already, for which no kick may come.
     pub(crate) fn await_kick(&mut self, memory: &GuestMemoryMmap) -> Result<bool, Error> {
         self.queue.enable_notification(memory)
-    }
-
-    /// How many chains the driver has made available, at most a ring full.
-    pub(crate) fn available(&self, memory: &GuestMemoryMmap) -> Result<usize, Error> {
-        let available = self.queue.avail_idx(memory, Ordering::Acquire)?;
-        Ok(usize::from(
-            available.0.wrapping_sub(self.queue.next_avail()),
-        ))
     }
 
     /// Asks for no kicks: the device will look by itself.

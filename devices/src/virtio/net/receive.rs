@@ -81,15 +81,14 @@ impl Receiver {
         self.vring.ignore_kicks(memory)?;
         let mut posted = Posted::default();
         let lacking = self.receive_into(&mut posted, memory, tap)?;
-        let unused = posted.chains.len();
-        for _ in 0..unused {
+        // Asked for while the unused chains are out of the queue: the driver, which has told
+        // of these, is to tell of those behind them.
+        let more = lacking == Lacking::Buffers && self.vring.await_kick(memory)?;
+        for _ in &posted.chains {
             self.vring.undo_pop();
         }
         self.vring.notify(memory)?;
-        if lacking == Lacking::Buffers
-            && self.vring.await_kick(memory)?
-            && self.vring.available(memory)? > unused
-        {
+        if more {
             // Some came just before a kick was asked for.
             self.vring.kick_self();
         }

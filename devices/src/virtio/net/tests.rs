@@ -263,6 +263,24 @@ fn frames_wait_for_buffers() {
 }
 
 #[test]
+fn a_frame_that_waits_does_so_for_every_further_buffer() {
+    let mut net = start(MERGEABLE | EVENT_IDX, None);
+    let large = frame(2, 9000);
+    net.host.send(&large).unwrap();
+    let mut posted = Vec::new();
+    for _ in 0..5 {
+        // The device has found that there is too little, and sleeps.
+        thread::sleep(Duration::from_millis(20));
+        assert_eq!(net.driver.queues[RECEIVE].try_used(), None);
+        let queue = &mut net.driver.queues[RECEIVE];
+        let sent = queue.add(&[Buffer::Writable(2000)]);
+        queue.kick_if_wanted();
+        posted.push((sent.head, sent.buffers[0].0));
+    }
+    net.expect_frame(&mut posted, &large, 5);
+}
+
+#[test]
 fn without_merging_a_frame_that_is_too_long_is_dropped() {
     let mut net = start(0, None);
     let mut posted = net.post(&[1000; 3]);
