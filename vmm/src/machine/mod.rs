@@ -68,6 +68,10 @@ const FAILED: i32 = 1;
 ///
 /// `spec` names file descriptors of this process, which are the machine's from now on.
 pub fn run(spec: MachineSpec) -> ! {
+    // Another arena for a busy thread would be sized by a look into /sys, which the sandbox
+    // forbids; and devices allocate too little to contend.
+    // SAFETY: no other thread runs yet that could allocate meanwhile.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let channel = Arc::new(Channel::new(owned(spec.control).into()));
     let status = match run_to_end(&spec, &channel) {
         Ok((end, log)) => {
