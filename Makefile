@@ -45,7 +45,7 @@ unit: setup ## the tests that need neither root nor KVM
 	cargo test --workspace --exclude runcvm-tests
 	cargo test -p runcvm-tests --lib
 
-e2e: build ## all suites that boot machines, about 25 minutes in the lab
+e2e: build ## all suites that boot machines
 	tests/rootfs/build
 	LAB='$(LAB)' SUITE_TIMEOUT=$(SUITE_TIMEOUT) tests/run '$(SUITE)' '$(TEST)'
 

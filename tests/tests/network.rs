@@ -213,23 +213,28 @@ fn a_quarter_of_a_gibibyte_arrives_whole_both_ways() {
     let machine = Networked::machine();
     let directory = scratch();
     let path = directory.path().join("file");
-    for (host, _, _) in [LINKS[0], LINKS[3]] {
+    let listen = |host| {
         let listener = TcpListener::bind((host, 0)).unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
+        (listener, port)
+    };
 
-        let sender = start(&machine.vm, &["send", host, &port, "256"]);
-        let (mut connection, _) = listener.accept().unwrap();
-        let received = io::copy(&mut connection, &mut File::create(&path).unwrap()).unwrap();
-        assert_eq!(received, 256 << 20);
-        assert_eq!(sender.wait().succeeded().out().trim(), md5(&path));
+    let (host, ..) = LINKS[0];
+    let (listener, port) = listen(host);
+    let sender = start(&machine.vm, &["send", host, &port, "256"]);
+    let (mut connection, _) = listener.accept().unwrap();
+    let received = io::copy(&mut connection, &mut File::create(&path).unwrap()).unwrap();
+    assert_eq!(received, 256 << 20);
+    assert_eq!(sender.wait().succeeded().out().trim(), md5(&path));
 
-        // Back again: it is as good as any other.
-        let receiver = start(&machine.vm, &["receive", host, &port]);
-        let (mut connection, _) = listener.accept().unwrap();
-        io::copy(&mut File::open(&path).unwrap(), &mut connection).unwrap();
-        drop(connection);
-        assert_eq!(receiver.wait().succeeded().out().trim(), md5(&path));
-    }
+    // Back again, over the other interface: it is as good as any other.
+    let (host, ..) = LINKS[3];
+    let (listener, port) = listen(host);
+    let receiver = start(&machine.vm, &["receive", host, &port]);
+    let (mut connection, _) = listener.accept().unwrap();
+    io::copy(&mut File::open(&path).unwrap(), &mut connection).unwrap();
+    drop(connection);
+    assert_eq!(receiver.wait().succeeded().out().trim(), md5(&path));
 }
 
 #[test]
