@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::patience::insist;
+
 /// Bytes of a sector, of which a disk has a whole number.
 const SECTOR: u64 = 512;
 
@@ -70,11 +72,11 @@ pub(crate) fn open(spec: &DiskSpec) -> Result<File, Error> {
         } else {
             "cannot be opened for writing (add `,ro` if reading is enough)"
         }))?;
-    let locked = if spec.read_only {
-        file.try_lock_shared()
-    } else {
-        file.try_lock()
+    let lock = || match spec.read_only {
+        true => file.try_lock_shared(),
+        false => file.try_lock(),
     };
+    let locked = insist(lock, |e| matches!(e, TryLockError::WouldBlock));
     locked.map_err(|e| match e {
         TryLockError::WouldBlock => refuse("is in use by another machine"),
         TryLockError::Error(e) => failed("cannot be locked")(e),

@@ -16,6 +16,7 @@ pub mod host;
 pub mod kernel;
 mod lines;
 pub mod net;
+mod patience;
 mod poll;
 mod process;
 mod random;

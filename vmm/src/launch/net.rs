@@ -8,6 +8,8 @@ use runcvm_devices::virtio::net::{TapError, open_tap};
 use runcvm_protocol::Interface;
 use thiserror::Error;
 
+use super::patience::insist;
+
 /// Smallest and greatest MTU of an interface in bytes (RFC 791; virtio 1.2, §5.1.4).
 pub const MTU: std::ops::RangeInclusive<u16> = 68..=65535;
 
@@ -50,7 +52,8 @@ pub(crate) struct Net {
 
 /// Opens the tap of the `index`th interface and brings it up.
 pub(crate) fn open(spec: &NetSpec, index: usize) -> Result<Net, Error> {
-    let tap = open_tap(&spec.tap)?;
+    let in_use = |e: &TapError| matches!(e, TapError::InUse(_));
+    let tap = insist(|| open_tap(&spec.tap), in_use)?;
     let set_up = |e| Error::SetUp(spec.tap.clone(), e);
     let link = Link::new(&spec.tap).map_err(set_up)?;
     if let Some(mtu) = spec.mtu {
