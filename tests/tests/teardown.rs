@@ -92,24 +92,37 @@ impl Site {
     #[track_caller]
     fn is_clean(&self) {
         self.cgroup.wait_until_empty();
-        let entries = |name| -> Vec<_> {
+        // A process is counted out before the kernel has closed its files.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let left = self.left();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left behind: {left:#?}");
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// All that is still there.
+    fn left(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for name in ["run", "tmp"] {
             let entries = fs::read_dir(self.path(name)).unwrap().flatten();
-            entries.map(|entry| entry.path()).collect()
-        };
-        assert_eq!(entries("run"), [] as [PathBuf; 0]);
-        assert_eq!(entries("tmp"), [] as [PathBuf; 0]);
-        let sockets = fs::read_to_string("/proc/net/unix").unwrap();
-        let run = self.path("run");
-        assert!(!sockets.contains(run.to_str().unwrap()), "{sockets}");
-        let tap = Path::new("/sys/class/net").join(&self.tap);
-        assert!(!tap.exists(), "{} is left", self.tap);
-        File::open(self.path("disk"))
-            .unwrap()
-            .try_lock()
-            .expect("nobody has the disk locked");
+            left.extend(entries.map(|entry| entry.path().display().to_string()));
+        }
         let own = self.directory.path().to_str().unwrap();
-        let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!mounted.contains(own), "{mounted}");
+        for table in ["/proc/net/unix", "/proc/self/mountinfo"] {
+            let table = fs::read_to_string(table).unwrap();
+            left.extend(table.lines().filter(|l| l.contains(own)).map(str::to_owned));
+        }
+        if Path::new("/sys/class/net").join(&self.tap).exists() {
+            left.push(format!("the tap {}", self.tap));
+        }
+        if File::open(self.path("disk")).unwrap().try_lock().is_err() {
+            left.push("a lock on the disk".into());
+        }
+        left
     }
 }
 
@@ -147,19 +160,14 @@ fn a_killed_virtiofsd_takes_all_along() {
         (Site::busy, true),
     ] {
         let vm = start(&site);
-        // It serves from a process in namespaces of its own, whose parent waits for it.
-        let outer = site.cgroup.members().into_iter().find(|member| {
-            let cwd = fs::read_link(format!("/proc/{}/cwd", member.pid));
-            member.command.contains(VIRTIOFSD) && cwd.is_ok_and(|cwd| cwd == share)
-        });
-        let outer = outer.expect("a virtiofsd of the volume").pid;
-        let children = format!("/proc/{outer}/task/{outer}/children");
-        let children = fs::read_to_string(children).unwrap();
-        let victim = if inner {
-            Pid::from_raw(children.trim().parse().unwrap())
-        } else {
-            outer
-        };
+        // The volume's is the last that was started. It serves from a process in namespaces
+        // of its own, whose parent waits for it.
+        let members = site.cgroup.members();
+        let own = children(vm.pid());
+        let daemons = members.iter().filter(|m| m.command.contains(VIRTIOFSD));
+        let outer = daemons.map(|m| m.pid).filter(|pid| own.contains(pid)).max();
+        let outer = outer.unwrap_or_else(|| panic!("no virtiofsd among {members:#?}"));
+        let victim = if inner { children(outer)[0] } else { outer };
         kill(victim, Signal::SIGKILL).unwrap();
         let output = failed(vm, "The virtiofsd that shares");
         let message = output.err();
@@ -168,6 +176,13 @@ fn a_killed_virtiofsd_takes_all_along() {
         assert!(message.contains("signal 9"), "{message}");
         site.is_clean();
     }
+}
+
+/// The processes that `parent` started.
+fn children(parent: Pid) -> Vec<Pid> {
+    let list = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    let pids = list.split_whitespace().map(|pid| pid.parse().unwrap());
+    pids.map(Pid::from_raw).collect()
 }
 
 #[test]
