@@ -57,8 +57,9 @@ pub enum MachineError {
     },
 }
 
-/// Lines of the serial port that are told with the end.
-const LOG_LINES: usize = 40;
+/// Lines of the serial port that are told with the end: a panic's first line and all that the
+/// kernel says after it, however long its trace is.
+const LOG_LINES: usize = 200;
 
 /// Exit statuses of the machine process; what happened is told on the control socket.
 const ENDED: i32 = 0;
