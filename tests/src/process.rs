@@ -328,13 +328,17 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        let ended = self.child.try_wait().ok().flatten();
         // After a wait, both fail without harm.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if self.seen {
+            return;
+        }
         let complaint = self.stderr();
-        if !self.seen && !complaint.is_empty() {
-            let complaint = String::from_utf8_lossy(&complaint);
-            eprintln!("{}, dropped, had said: {complaint}", self.what);
+        if ended.is_some() || !complaint.is_empty() {
+            let (what, complaint) = (&self.what, String::from_utf8_lossy(&complaint));
+            eprintln!("nobody waited for {what}: {ended:?}\nstderr: {complaint}");
         }
     }
 }
