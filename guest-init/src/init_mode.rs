@@ -86,9 +86,7 @@ mod tests {
             args: vec![ByteBuf::from(program)],
             env: vec![ByteBuf::from("PATH=/usr/sbin:/sbin:/bin")],
             cwd: ByteBuf::from("/"),
-            user: ByteBuf::new(),
-            terminal: None,
-            stdin: false,
+            ..Process::default()
         }
     }
 

@@ -3,6 +3,7 @@
 //! Everything is mounted below [`SYSROOT`] of the initramfs, on directories found through
 //! [`RootDir`]; then [`switch_root`] makes it the root.
 
+mod disks;
 mod options;
 
 use std::ffi::OsStr;
@@ -185,6 +186,11 @@ pub(crate) fn mount_for_user(root: &RootDir, wanted: &Mount) -> Result<()> {
             file: Some(file),
         } => mount_shared_file(root, path, tag, file, wanted.read_only),
         MountSource::Tmpfs { options } => mount_tmpfs(root, path, options, wanted.read_only),
+        MountSource::Disk {
+            serial,
+            filesystem,
+            options,
+        } => disks::mount(root, path, serial, filesystem, options),
     };
     done.with_context(|| format!("cannot mount on {}", path.display()))
 }

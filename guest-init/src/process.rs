@@ -55,7 +55,7 @@ pub(crate) struct Command {
 impl Command {
     /// Resolves `process` in `root`.
     pub(crate) fn new(process: &Process, root: &RootDir) -> Result<Self, StartError> {
-        let user = users::resolve(&process.user, root).map_err(|e| {
+        let user = users::find(&process.user, root).map_err(|e| {
             let source = std::error::Error::source(&e).map(|source| format!(": {source}"));
             StartError::failed(format!("{e}{}", source.unwrap_or_default()))
         })?;

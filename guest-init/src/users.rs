@@ -42,9 +42,30 @@ pub(crate) struct User {
     pub(crate) home: Vec<u8>,
 }
 
+/// Whom a process runs as, by the databases of `root`.
+pub(crate) fn find(user: &runcvm_protocol::User, root: &RootDir) -> Result<User, UserError> {
+    match user {
+        runcvm_protocol::User::Named(spec) => resolve(spec, root),
+        runcvm_protocol::User::Ids { uid, gid, groups } => {
+            let passwd = read(root, "/etc/passwd")?;
+            let entry = lines(&passwd)
+                .filter_map(PasswdEntry::parse)
+                .find(|entry| entry.uid == *uid);
+            let home = entry.map_or(&b"/"[..], |entry| entry.home);
+            let others = groups.iter().filter(|&group| group != gid);
+            Ok(User {
+                uid: *uid,
+                gid: *gid,
+                groups: std::iter::once(gid).chain(others).copied().collect(),
+                home: if home.is_empty() { b"/" } else { home }.to_vec(),
+            })
+        }
+    }
+}
+
 /// Resolves `USER[:GROUP]`, each a name or a number, in the databases of `root`. No user
 /// means root.
-pub(crate) fn resolve(spec: &[u8], root: &RootDir) -> Result<User, UserError> {
+fn resolve(spec: &[u8], root: &RootDir) -> Result<User, UserError> {
     let passwd = read(root, "/etc/passwd")?;
     let group = read(root, "/etc/group")?;
     resolve_in(spec, &passwd, &group)

@@ -1,14 +1,14 @@
 //! Arbitrary messages for property tests.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
 use crate::{
-    ByteBuf, ExitStatus, GuestConfig, InitMode, Interface, Mount, MountSource, Output, Process,
-    ToGuest, ToHost, WindowSize,
+    ByteBuf, Cgroups, ExitStatus, Forward, ForwardAt, GuestConfig, InitMode, Interface, Limit,
+    Mount, MountSource, Output, Process, Route, ToGuest, ToHost, User, WindowSize,
 };
 
 fn bytes() -> impl Strategy<Value = ByteBuf> {
@@ -22,21 +22,46 @@ fn size() -> impl Strategy<Value = WindowSize> {
 pub(crate) fn process() -> impl Strategy<Value = Process> {
     let strings = || vec(bytes(), 0..5);
     (
-        strings(),
-        strings(),
-        bytes(),
-        bytes(),
-        option::of(size()),
-        any::<bool>(),
+        (strings(), strings(), bytes()),
+        user(),
+        (option::of(size()), any::<bool>()),
+        vec(limit(), 0..3),
+        (
+            option::of(any::<u32>()),
+            option::of(any::<i32>()),
+            any::<bool>(),
+        ),
     )
-        .prop_map(|(args, env, cwd, user, terminal, stdin)| Process {
-            args,
-            env,
-            cwd,
-            user,
-            terminal,
-            stdin,
-        })
+        .prop_map(
+            |((args, env, cwd), user, (terminal, stdin), limits, (umask, oom, no_new))| Process {
+                args,
+                env,
+                cwd,
+                user,
+                limits,
+                umask,
+                oom_score_adj: oom,
+                no_new_privileges: no_new,
+                terminal,
+                stdin,
+            },
+        )
+}
+
+fn user() -> impl Strategy<Value = User> {
+    prop_oneof![
+        bytes().prop_map(User::Named),
+        (any::<u32>(), any::<u32>(), vec(any::<u32>(), 0..3))
+            .prop_map(|(uid, gid, groups)| User::Ids { uid, gid, groups }),
+    ]
+}
+
+fn limit() -> impl Strategy<Value = Limit> {
+    any::<(u32, u64, u64)>().prop_map(|(resource, soft, hard)| Limit {
+        resource,
+        soft,
+        hard,
+    })
 }
 
 fn output() -> impl Strategy<Value = Output> {
@@ -82,6 +107,13 @@ fn mount() -> impl Strategy<Value = Mount> {
         (any::<String>(), option::of(bytes()))
             .prop_map(|(tag, file)| MountSource::Share { tag, file }),
         bytes().prop_map(|options| MountSource::Tmpfs { options }),
+        (any::<String>(), any::<String>(), bytes()).prop_map(|(serial, filesystem, options)| {
+            MountSource::Disk {
+                serial,
+                filesystem,
+                options,
+            }
+        }),
     ];
     (source, bytes(), any::<bool>()).prop_map(|(source, target, read_only)| Mount {
         source,
@@ -97,14 +129,50 @@ fn interface() -> impl Strategy<Value = Interface> {
         option::of(any::<u32>()),
         vec(any::<(IpAddr, u8)>(), 0..4),
         vec(any::<IpAddr>(), 0..3),
+        vec(route(), 0..3),
     )
-        .prop_map(|(mac, name, mtu, addresses, gateways)| Interface {
+        .prop_map(|(mac, name, mtu, addresses, gateways, routes)| Interface {
             mac,
             name,
             mtu,
             addresses,
             gateways,
+            routes,
         })
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    any::<((IpAddr, u8), Option<IpAddr>, Option<u32>)>().prop_map(
+        |(destination, gateway, metric)| Route {
+            destination,
+            gateway,
+            metric,
+        },
+    )
+}
+
+/// Without a scope, which is not encoded.
+fn address() -> impl Strategy<Value = SocketAddr> {
+    any::<(IpAddr, u16)>().prop_map(SocketAddr::from)
+}
+
+fn forward() -> impl Strategy<Value = Forward> {
+    let at = prop_oneof![
+        bytes().prop_map(ForwardAt::Unix),
+        address().prop_map(ForwardAt::Tcp),
+        address().prop_map(ForwardAt::Udp),
+    ];
+    (at, any::<u32>()).prop_map(|(at, port)| Forward { at, port })
+}
+
+fn cgroups() -> impl Strategy<Value = Cgroups> {
+    prop_oneof![
+        Just(Cgroups::Auto),
+        Just(Cgroups::None),
+        Just(Cgroups::V1),
+        Just(Cgroups::V2),
+        Just(Cgroups::Hybrid),
+    ]
 }
 
 pub(crate) fn config() -> impl Strategy<Value = GuestConfig> {
@@ -114,20 +182,32 @@ pub(crate) fn config() -> impl Strategy<Value = GuestConfig> {
         Just(InitMode::Namespaced),
     ];
     (
-        any::<String>(),
-        any::<bool>(),
+        (any::<String>(), any::<bool>()),
         vec(mount(), 0..4),
-        option::of(bytes()),
+        (option::of(bytes()), option::of(bytes())),
+        vec(any::<(String, String)>(), 0..3),
+        (cgroups(), vec(forward(), 0..3)),
         vec(interface(), 0..3),
-        process(),
-        init,
+        (process(), init),
     )
         .prop_map(
-            |(root_tag, root_read_only, mounts, hostname, interfaces, process, init)| GuestConfig {
+            |(
+                (root_tag, root_read_only),
+                mounts,
+                (hostname, domainname),
+                sysctls,
+                (cgroups, forwards),
+                interfaces,
+                (process, init),
+            )| GuestConfig {
                 root_tag,
                 root_read_only,
                 mounts,
                 hostname,
+                domainname,
+                sysctls,
+                cgroups,
+                forwards,
                 interfaces,
                 process,
                 init,

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use runcvm_protocol::frame;
-use runcvm_protocol::{ByteBuf, ExitStatus, Output, Process, ToGuest, ToHost, WINDOW, WindowSize};
+use runcvm_protocol::{
+    ByteBuf, ExitStatus, Output, Process, ToGuest, ToHost, User, WINDOW, WindowSize,
+};
 
 use self::guest::{Client, Guest, PATIENCE, command, sh};
 use crate::test_support::isolated;
@@ -222,7 +224,7 @@ fn failures_have_the_statuses_of_docker() {
         assert_eq!(guest.exec(process).follow().failure().0, 127);
 
         let mut process = command(["true"]);
-        process.user = ByteBuf::from("nobody-by-this-name");
+        process.user = User::Named(ByteBuf::from("nobody-by-this-name"));
         let seen = guest.exec(process).follow();
         let expected =
             "unable to find user nobody-by-this-name: no matching entries in passwd file";
@@ -274,7 +276,7 @@ fn environment_directory_and_user_are_as_asked() {
 
         let mut process = sh("id -u; id -g; id -G; echo $HOME; echo hi > /dev/stderr;
             grep -E '^Cap(Eff|Prm|Inh|Amb)' /proc/self/status");
-        process.user = ByteBuf::from("1234:5678");
+        process.user = User::Named(ByteBuf::from("1234:5678"));
         let seen = guest.exec(process).follow();
         let caps = ["Inh", "Prm", "Eff", "Amb"].map(|set| format!("Cap{set}:\t{:016}\n", 0));
         assert_eq!(

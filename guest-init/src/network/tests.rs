@@ -34,6 +34,7 @@ fn interface(mac: [u8; 6], name: &str) -> Interface {
         mtu: None,
         addresses: Vec::new(),
         gateways: Vec::new(),
+        routes: Vec::new(),
     }
 }
 

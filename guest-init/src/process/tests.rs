@@ -5,10 +5,7 @@ fn process(args: &[&str], env: &[&str]) -> Process {
     Process {
         args: bytes(args),
         env: bytes(env),
-        cwd: ByteBuf::new(),
-        user: ByteBuf::new(),
-        terminal: None,
-        stdin: false,
+        ..Process::default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use runcvm_protocol::{ByteBuf, Process};
+use runcvm_protocol::{ByteBuf, Process, User};
 
 use super::values;
 use crate::launch::terminal;
@@ -45,7 +45,7 @@ pub(super) struct ProcessArgs {
 pub(super) struct Base {
     env: Vec<ByteBuf>,
     cwd: ByteBuf,
-    user: ByteBuf,
+    user: User,
 }
 
 impl Base {
@@ -57,7 +57,7 @@ impl Base {
                 ByteBuf::from(format!("HOSTNAME={hostname}").into_bytes()),
             ],
             cwd: ByteBuf::from("/"),
-            user: ByteBuf::new(),
+            user: User::default(),
         }
     }
 
@@ -86,11 +86,16 @@ impl ProcessArgs {
             args: self.args.iter().map(bytes).collect(),
             env: self.environment(base.env, |name| std::env::var_os(name))?,
             cwd: self.cwd.as_ref().map_or(base.cwd, bytes),
-            user: self.user.as_ref().map_or(base.user, bytes),
+            user: match &self.user {
+                Some(user) => User::Named(bytes(user)),
+                None => base.user,
+            },
+
             terminal: self
                 .terminal
                 .then(|| terminal::own_size().unwrap_or_default()),
             stdin: self.interactive,
+            ..Process::default()
         })
     }
 
@@ -183,7 +188,7 @@ mod tests {
         let process = args.process(Base::docker("box")).unwrap();
         assert_eq!(process.args, [&b"-x"[..], b"", b"\xFE \n"]);
         assert_eq!(process.cwd, &b"/\xFF"[..]);
-        assert_eq!(process.user, &b"a:b"[..]);
+        assert_eq!(process.user, User::Named(ByteBuf::from(b"a:b")));
         assert!(process.stdin && process.terminal.is_some());
         assert!(
             parse(&[b"-w", b"tmp", b"--", b"x"])
@@ -200,10 +205,10 @@ mod tests {
         let process = further.process(Base::beside(workload.clone())).unwrap();
         assert_eq!(process.env, [PATH, b"HOSTNAME=box", b"A=1", b"B=2"]);
         assert_eq!(process.cwd, "/srv");
-        assert_eq!(process.user, "me");
+        assert_eq!(process.user, User::Named(ByteBuf::from("me")));
         let other = parse(&[b"-u", b"", b"-w", b"/", b"--", b"y"]);
         let process = other.process(Base::beside(workload)).unwrap();
         assert_eq!(process.cwd, "/");
-        assert_eq!(process.user, "");
+        assert_eq!(process.user, User::Named(ByteBuf::from("")));
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, ValueEnum};
-use runcvm_protocol::{ByteBuf, InitMode};
+use runcvm_protocol::{ByteBuf, Cgroups, InitMode};
 
 use super::process::{Base, ProcessArgs};
 use super::values;
@@ -154,6 +154,10 @@ impl RunArgs {
                 Init::Namespaced => InitMode::Namespaced,
             },
             hostname: Some(ByteBuf::from(hostname.as_bytes())),
+            domainname: None,
+            sysctls: Vec::new(),
+            cgroups: Cgroups::Auto,
+            forwards: Vec::new(),
             mounts: self.mounts()?,
             disks: self
                 .disks
@@ -182,8 +186,8 @@ impl RunArgs {
         let tmpfs = self.tmpfs.iter().map(|t| values::tmpfs(t));
         let mut mounts: Vec<_> = volumes.chain(tmpfs).collect::<Result<_>>()?;
         mounts.sort_by_key(|mount| {
-            let (MountSpec::Volume { target, .. } | MountSpec::Tmpfs { target, .. }) = mount;
-            target
+            mount
+                .target()
                 .split(|&b| b == b'/')
                 .filter(|p| !p.is_empty())
                 .count()

@@ -176,9 +176,11 @@ fn disk_queues(shown: &str, value: &[u8]) -> Result<u16> {
 pub(super) fn interface(text: &str) -> Result<NetSpec> {
     let mut spec = NetSpec {
         tap: String::new(),
+        name: None,
         mac: None,
         addresses: Vec::new(),
         gateways: Vec::new(),
+        routes: Vec::new(),
         mtu: None,
     };
     for part in text.split(',') {

@@ -50,6 +50,20 @@ pub(crate) fn open_shares(spec: &LaunchSpec) -> Result<(Vec<Tagged>, Vec<Mount>)
                 target: target.clone(),
                 read_only: false,
             },
+            MountSpec::Disk {
+                id,
+                filesystem,
+                target,
+                options,
+            } => Mount {
+                source: MountSource::Disk {
+                    serial: id.clone(),
+                    filesystem: filesystem.clone(),
+                    options: options.clone(),
+                },
+                target: target.clone(),
+                read_only: false,
+            },
         });
     }
     Ok((shares, mounts))
@@ -66,6 +80,10 @@ pub(crate) fn guest_config(
         root_read_only: spec.root_read_only,
         mounts,
         hostname: spec.hostname.clone(),
+        domainname: spec.domainname.clone(),
+        sysctls: spec.sysctls.clone(),
+        cgroups: spec.cgroups,
+        forwards: Vec::new(),
         interfaces,
         process: spec.process.clone(),
         init: spec.init,

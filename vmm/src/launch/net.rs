@@ -5,7 +5,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use runcvm_devices::virtio::net::{TapError, open_tap};
-use runcvm_protocol::Interface;
+use runcvm_protocol::{Interface, Route};
 use thiserror::Error;
 
 use super::patience::insist;
@@ -21,12 +21,16 @@ pub const MIN_IPV6_MTU: u16 = 1280;
 pub struct NetSpec {
     /// Name of the host's tap; made for the life of the machine if it is not there.
     pub tap: String,
+    /// The interface's name in the guest; `eth0` and so on if not given.
+    pub name: Option<String>,
     /// The guest's hardware address; random if not given.
     pub mac: Option<[u8; 6]>,
     /// The guest's addresses with prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
     /// The guest's default gateways, at most one of each family.
     pub gateways: Vec<IpAddr>,
+    /// The guest's further routes.
+    pub routes: Vec<Route>,
     /// MTU of tap and guest in bytes; the tap's own if not given.
     pub mtu: Option<u16>,
 }
@@ -71,10 +75,11 @@ pub(crate) fn open(spec: &NetSpec, index: usize) -> Result<Net, Error> {
         mtu,
         interface: Interface {
             mac,
-            name: format!("eth{index}"),
+            name: spec.name.clone().unwrap_or_else(|| format!("eth{index}")),
             mtu: None,
             addresses: spec.addresses.clone(),
             gateways: spec.gateways.clone(),
+            routes: spec.routes.clone(),
         },
     })
 }

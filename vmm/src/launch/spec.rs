@@ -1,9 +1,10 @@
 //! What a launcher is asked for. The command line makes one of these, and so can others.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use runcvm_protocol::{ByteBuf, InitMode, Process};
+use runcvm_protocol::{ByteBuf, Cgroups, ForwardAt, InitMode, Process};
 
 use super::disk::DiskSpec;
 use super::net::NetSpec;
@@ -35,6 +36,13 @@ pub struct LaunchSpec {
     pub process: Process,
     pub init: InitMode,
     pub hostname: Option<ByteBuf>,
+    /// The NIS domain name.
+    pub domainname: Option<ByteBuf>,
+    /// Kernel parameters of the guest, by dotted name.
+    pub sysctls: Vec<(String, String)>,
+    pub cgroups: Cgroups,
+    /// Services of the host that the guest finds at places of its own.
+    pub forwards: Vec<ForwardSpec>,
     /// Mounted in this order.
     pub mounts: Vec<MountSpec>,
     pub disks: Vec<DiskSpec>,
@@ -65,6 +73,47 @@ pub enum MountSpec {
         /// Mount options as in `mount -o`.
         options: ByteBuf,
     },
+    /// The filesystem on the disk with this serial number.
+    Disk {
+        /// [`DiskSpec::id`] of one of the machine's disks.
+        id: String,
+        filesystem: String,
+        /// Absolute path in the guest.
+        target: ByteBuf,
+        /// Mount options as in `mount -o`.
+        options: ByteBuf,
+    },
+}
+
+impl MountSpec {
+    /// Where it is mounted: an absolute path in the guest.
+    pub fn target(&self) -> &[u8] {
+        match self {
+            Self::Volume { target, .. }
+            | Self::Tmpfs { target, .. }
+            | Self::Disk { target, .. } => target,
+        }
+    }
+}
+
+/// A service of the host that the guest finds at a place of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardSpec {
+    /// Where the guest listens.
+    pub at: ForwardAt,
+    /// Where its connections go.
+    pub to: ForwardTo,
+}
+
+/// Where connections of the guest go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardTo {
+    /// A Unix stream socket.
+    Unix(PathBuf),
+    /// TCP at this address.
+    Tcp(SocketAddr),
+    /// UDP at this address, for a [`ForwardAt::Udp`].
+    Udp(SocketAddr),
 }
 
 #[cfg(test)]
@@ -86,12 +135,14 @@ pub(crate) mod tests {
                 args: vec![ByteBuf::from("true")],
                 env: Vec::new(),
                 cwd: ByteBuf::from("/"),
-                user: ByteBuf::new(),
-                terminal: None,
-                stdin: false,
+                ..Process::default()
             },
             init: InitMode::Auto,
             hostname: None,
+            domainname: None,
+            sysctls: Vec::new(),
+            cgroups: Cgroups::Auto,
+            forwards: Vec::new(),
             mounts: Vec::new(),
             disks: Vec::new(),
             nets: Vec::new(),

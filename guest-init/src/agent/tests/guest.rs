@@ -266,9 +266,7 @@ pub(super) fn command<const N: usize>(args: [&str; N]) -> Process {
         args: args.map(ByteBuf::from).to_vec(),
         env: vec![ByteBuf::from("PATH=/usr/local/bin:/usr/bin:/bin")],
         cwd: ByteBuf::from("/"),
-        user: ByteBuf::new(),
-        terminal: None,
-        stdin: false,
+        ..Process::default()
     }
 }
 

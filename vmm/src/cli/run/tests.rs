@@ -1,4 +1,5 @@
 use clap::Parser;
+use runcvm_protocol::User;
 
 use super::*;
 
@@ -75,7 +76,7 @@ fn every_option_arrives() {
     assert_eq!(spec.append, "a=b c");
     assert!(spec.kernel_log && spec.account);
     assert!(spec.process.stdin && spec.process.terminal.is_some());
-    assert_eq!(spec.process.user, "me:us");
+    assert_eq!(spec.process.user, User::Named(ByteBuf::from("me:us")));
     // What is mounted over goes first.
     assert!(matches!(&spec.mounts[0], MountSpec::Tmpfs { target, .. } if target == "/d"));
     assert!(matches!(&spec.mounts[1], MountSpec::Volume { target, .. } if target == "/d/e"));
