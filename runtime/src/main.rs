@@ -4,7 +4,11 @@
 //! runtime, no thread, one `execve` at the end.
 
 mod arguments;
+#[allow(dead_code)]
+mod container;
 mod delegate;
+#[allow(dead_code)]
+mod options;
 
 use std::env;
 use std::process::ExitCode;
