@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::sethostname;
@@ -15,11 +16,14 @@ use runcvm_protocol::{BootMark, CONFIG_PATH, GuestConfig, MODULES_PATH, ToHost, 
 
 use crate::agent::Ended;
 use crate::connection::Connection;
+use crate::init_mode::Identity;
 use crate::modules::Modules;
 use crate::process::{Command, STATUS_FAILED};
 use crate::rootdir::RootDir;
 use crate::workload::{Initramfs, Workload};
-use crate::{cgroups, init_mode, kernel_log, marks, mounts, network, procfs, shutdown, vsock};
+use crate::{
+    cgroups, init_mode, kernel_log, marks, mounts, network, procfs, shutdown, sysctl, vsock,
+};
 
 /// How long the host may take to hear of a failure.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -89,7 +93,7 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
         .map_err(|e| anyhow!("{CONFIG_PATH} is not a guest configuration: {e}"))?;
 
     let root = mounts::mount_root(&config.root_tag)?;
-    let pid1 = init_mode::is_pid1(config.init, &config.process, &root);
+    let Identity { pid1, systemd } = init_mode::identify(config.init, &config.process, &root);
     let mut own_proc = None;
     if pid1 {
         mounts::mount_kernel_filesystem(&root, &mounts::PROC)?;
@@ -99,9 +103,7 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
         own_proc = Some(mounts::make_proc_mountpoint(&root)?);
     }
     let devices = mounts::mount_kernel_filesystems(&root)?;
-    if !pid1 {
-        mounts::mount_kernel_filesystem(&root, &cgroups::UNIFIED)?;
-    }
+    cgroups::mount(&root, config.cgroups, systemd)?;
     for mount in &config.mounts {
         mounts::mount_for_user(&root, mount)?;
     }
@@ -114,9 +116,13 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
     if let Some(name) = &config.hostname {
         sethostname(OsStr::from_bytes(name)).context("cannot set the hostname")?;
     }
-    let proc = procfs::open().context("cannot open a proc filesystem")?;
-    network::set_up(&config.interfaces, &proc)?;
-    network::relax_limits(&proc);
+    if let Some(name) = &config.domainname {
+        set_domainname(name).context("cannot set the domain name")?;
+    }
+    let procfs = procfs::open().context("cannot open a proc filesystem")?;
+    network::set_up(&config.interfaces, &procfs)?;
+    network::relax_limits(&procfs);
+    sysctl::apply(&config.sysctls, &procfs)?;
 
     let workload = Workload {
         command,
@@ -124,6 +130,7 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
         root,
         devices,
         own_proc,
+        procfs,
         initramfs,
         connection: host.connect()?,
     };
@@ -131,4 +138,9 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
         true => workload.run_as_init_system(),
         false => workload.run_in_namespace(),
     }
+}
+
+fn set_domainname(name: &[u8]) -> nix::Result<()> {
+    // SAFETY: the bytes are valid for their length.
+    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
 }

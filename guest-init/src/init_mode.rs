@@ -23,17 +23,32 @@ const INIT_SYSTEMS: [&str; 7] = [
 /// Programs that are init systems when called `init`, and other things by other names.
 const MULTI_CALL: [&str; 2] = ["busybox", "toybox"];
 
-/// The command shall replace runcvm-init as the machine's PID 1.
-pub(crate) fn is_pid1(mode: InitMode, process: &Process, root: &RootDir) -> bool {
-    match mode {
-        InitMode::Pid1 => true,
-        InitMode::Namespaced => false,
-        InitMode::Auto if !may_be_init(process) => false,
-        InitMode::Auto => candidates(process)
+/// What the command turns out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// It shall replace runcvm-init as the machine's PID 1.
+    pub(crate) pid1: bool,
+    /// It is systemd, which sets up by itself what others find done.
+    pub(crate) systemd: bool,
+}
+
+/// Looks at the command of `process`.
+pub(crate) fn identify(mode: InitMode, process: &Process, root: &RootDir) -> Identity {
+    let chain = match may_be_init(process) {
+        false => Vec::new(),
+        true => candidates(process)
             .iter()
             .map(|path| root.link_chain(Path::new(OsStr::from_bytes(path))))
             .find(|chain| !chain.is_empty())
-            .is_some_and(|chain| is_init_system(&chain)),
+            .unwrap_or_default(),
+    };
+    Identity {
+        pid1: match mode {
+            InitMode::Pid1 => true,
+            InitMode::Namespaced => false,
+            InitMode::Auto => is_init_system(&chain),
+        },
+        systemd: chain.last().is_some_and(|path| path.ends_with("systemd")),
     }
 }
 
@@ -167,19 +182,17 @@ mod tests {
         ];
         for (program, files, links, expected) in cases {
             let (_dir, root) = tree(files, links);
-            let found = is_pid1(InitMode::Auto, &process(program), &root);
-            assert_eq!(found, expected, "{program} {files:?} {links:?}");
+            let found = identify(InitMode::Auto, &process(program), &root);
+            assert_eq!(found.pid1, expected, "{program} {files:?} {links:?}");
+            let systemd = files.iter().any(|file| file.ends_with("/systemd"));
+            assert_eq!(found.systemd, systemd, "{program} {files:?} {links:?}");
         }
     }
 
     #[test]
     fn a_mode_that_is_given_holds() {
         let (_dir, root) = tree(&["/sbin/init", "/bin/true"], &[]);
-        assert!(is_pid1(InitMode::Pid1, &process("/bin/true"), &root));
-        assert!(!is_pid1(
-            InitMode::Namespaced,
-            &process("/sbin/init"),
-            &root
-        ));
+        assert!(identify(InitMode::Pid1, &process("/bin/true"), &root).pid1);
+        assert!(!identify(InitMode::Namespaced, &process("/sbin/init"), &root).pid1);
     }
 }

@@ -24,6 +24,7 @@ mod procfs;
 mod rootdir;
 mod session;
 mod shutdown;
+mod sysctl;
 #[cfg(test)]
 mod test_support;
 mod users;

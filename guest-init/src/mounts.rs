@@ -30,7 +30,8 @@ pub(crate) const SYSROOT: &str = "/sysroot";
 /// Where a share is mounted of which only one file is wanted.
 const SCRATCH: &str = "/scratch";
 
-const HARDENED: MsFlags = MsFlags::MS_NOSUID
+/// What hardly any filesystem is needed for.
+pub(crate) const HARDENED: MsFlags = MsFlags::MS_NOSUID
     .union(MsFlags::MS_NODEV)
     .union(MsFlags::MS_NOEXEC);
 const NOTHING: Option<&str> = None;
@@ -156,10 +157,13 @@ pub(crate) fn mount_kernel_filesystems(root: &RootDir) -> Result<Devices> {
 
 /// Mounts one of them.
 pub(crate) fn mount_kernel_filesystem(root: &RootDir, what: &KernelFilesystem) -> Result<()> {
-    let mounted = root
-        .make_dir(Path::new(what.target))
-        .and_then(|(target, _)| mount_on(&target, what.kind, what.kind, what.flags, what.data));
-    match mounted {
+    match mount_kind(
+        root,
+        Path::new(what.target),
+        what.kind,
+        what.flags,
+        what.data,
+    ) {
         Ok(()) => Ok(()),
         Err(e) if what.required => {
             Err(e).with_context(|| format!("cannot mount {} on {}", what.kind, what.target))
@@ -172,6 +176,18 @@ pub(crate) fn mount_kernel_filesystem(root: &RootDir, what: &KernelFilesystem) -
             Ok(())
         }
     }
+}
+
+/// Mounts a filesystem of this kind that has no source.
+pub(crate) fn mount_kind(
+    root: &RootDir,
+    path: &Path,
+    kind: &str,
+    flags: MsFlags,
+    data: Option<&str>,
+) -> io::Result<()> {
+    let (target, _) = root.make_dir(path)?;
+    mount_on(&target, kind, kind, flags, data)
 }
 
 /// Mounts what the user asked for.

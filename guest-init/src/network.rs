@@ -1,16 +1,13 @@
 //! The machine's network interfaces, set up by rtnetlink(7).
 
-use std::fs::File;
-use std::io::Write;
 use std::net::IpAddr;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::OFlag;
 use runcvm_protocol::Interface;
 
 use crate::netlink::{Batch, Netlink, attributes};
 use crate::rootdir::RootDir;
+use crate::sysctl;
 
 // linux/if_link.h
 const IFLA_ADDRESS: u16 = 1;
@@ -61,8 +58,8 @@ pub(crate) fn set_up(interfaces: &[Interface], proc: &RootDir) -> Result<()> {
 /// Lets everybody open low ports and ping, as container runtimes do: on a machine that runs
 /// one workload it protects nobody.
 pub(crate) fn relax_limits(proc: &RootDir) {
-    let _ = write_sysctl(proc, "net/ipv4/ip_unprivileged_port_start", "0");
-    let _ = write_sysctl(proc, "net/ipv4/ping_group_range", "0 2147483647");
+    let _ = sysctl::write(proc, "net/ipv4/ip_unprivileged_port_start", "0");
+    let _ = sysctl::write(proc, "net/ipv4/ping_group_range", "0 2147483647");
 }
 
 /// An interface that the kernel has.
@@ -153,12 +150,7 @@ fn set_up_ipv6(interface: &Interface, link: &Link, proc: &RootDir) {
         return;
     };
     // Fails where the kernel has no IPv6; then there is nothing to set.
-    let _ = write_sysctl(proc, &format!("net/ipv6/conf/{name}/{setting}"), value);
-}
-
-fn write_sysctl(proc: &RootDir, name: &str, value: &str) -> std::io::Result<()> {
-    let path = Path::new("sys").join(name);
-    File::from(proc.open(&path, OFlag::O_WRONLY)?).write_all(value.as_bytes())
+    let _ = sysctl::write(proc, &format!("net/ipv6/conf/{name}/{setting}"), value);
 }
 
 fn add_interface(batch: &mut Batch, interface: &Interface, index: u32, order: usize) -> Result<()> {

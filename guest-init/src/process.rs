@@ -10,7 +10,7 @@ use std::ffi::{CString, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use runcvm_protocol::{ByteBuf, Process};
+use runcvm_protocol::{ByteBuf, Limit, Process};
 use thiserror::Error;
 
 use crate::rootdir::RootDir;
@@ -20,6 +20,9 @@ use crate::users;
 pub(crate) const STATUS_FAILED: u8 = 125;
 pub(crate) const STATUS_NOT_EXECUTABLE: u8 = 126;
 pub(crate) const STATUS_NOT_FOUND: u8 = 127;
+
+/// File mode creation mask of a process for which none is asked.
+const UMASK: u32 = 0o022;
 
 /// Why a process does not start, as the host is told.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -50,6 +53,11 @@ pub(crate) struct Command {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
+    pub(super) limits: Vec<Limit>,
+    pub(super) umask: libc::mode_t,
+    /// As it is written to `/proc/self/oom_score_adj`.
+    pub(super) oom_score_adj: String,
+    pub(super) no_new_privileges: bool,
 }
 
 impl Command {
@@ -85,6 +93,10 @@ impl Command {
             uid: user.uid,
             gid: user.gid,
             groups: user.groups,
+            limits: process.limits.clone(),
+            umask: process.umask.unwrap_or(UMASK) & 0o777,
+            oom_score_adj: process.oom_score_adj.unwrap_or(0).to_string(),
+            no_new_privileges: process.no_new_privileges,
         })
     }
 

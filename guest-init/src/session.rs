@@ -287,7 +287,6 @@ impl Session {
 
     fn start(&mut self, wanted: &Process, root: &RootDir, nursery: &Nursery) {
         let started = Command::new(wanted, root).and_then(|command| {
-            command.make_cwd(root)?;
             let child = spawn(&command, wanted, nursery)?;
             Ok((command, child))
         });

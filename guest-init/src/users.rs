@@ -37,7 +37,7 @@ pub(crate) enum UserError {
 pub(crate) struct User {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// All groups, the primary one first.
+    /// Supplementary groups; of a user with a name the primary one is the first.
     pub(crate) groups: Vec<u32>,
     pub(crate) home: Vec<u8>,
 }
@@ -52,11 +52,10 @@ pub(crate) fn find(user: &runcvm_protocol::User, root: &RootDir) -> Result<User,
                 .filter_map(PasswdEntry::parse)
                 .find(|entry| entry.uid == *uid);
             let home = entry.map_or(&b"/"[..], |entry| entry.home);
-            let others = groups.iter().filter(|&group| group != gid);
             Ok(User {
                 uid: *uid,
                 gid: *gid,
-                groups: std::iter::once(gid).chain(others).copied().collect(),
+                groups: groups.clone(),
                 home: if home.is_empty() { b"/" } else { home }.to_vec(),
             })
         }

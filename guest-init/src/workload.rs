@@ -33,6 +33,8 @@ pub(crate) struct Workload {
     pub(crate) devices: Devices,
     /// Where it mounts the `/proc` of its PID namespace, if it gets one.
     pub(crate) own_proc: Option<OwnedFd>,
+    /// The proc filesystem of this process's own PID namespace.
+    pub(crate) procfs: RootDir,
     pub(crate) initramfs: Initramfs,
     pub(crate) connection: Connection,
 }
@@ -40,7 +42,7 @@ pub(crate) struct Workload {
 impl Workload {
     /// Runs it as PID 1 of its namespace, to its end.
     pub(crate) fn run_in_namespace(self) -> Result<Ended> {
-        let mut agent = new_agent(self.root, self.devices, self.own_proc)?;
+        let mut agent = new_agent(self.root, self.devices, self.procfs, self.own_proc)?;
         let child = spawn(&self.command, &self.process, agent.nursery());
         marks::disable();
         agent.nursery().proc = None;
@@ -73,7 +75,7 @@ impl Workload {
         // SAFETY: there is one thread, so the child may do all that the parent may.
         match unsafe { fork() }.context("cannot start the agent")? {
             ForkResult::Parent { .. } => {
-                become_command(&self.command, console.as_fd(), &reporter);
+                become_command(&self.command, console.as_fd(), &self.procfs, &reporter);
                 // The agent has been told, and switches the machine off.
                 loop {
                     pause();
@@ -95,7 +97,7 @@ impl Workload {
         let _ = setsid();
         stay_until_the_end();
         let init = Pid::from_raw(1);
-        let mut agent = new_agent(self.root, self.devices, None)?;
+        let mut agent = new_agent(self.root, self.devices, self.procfs, None)?;
         agent.nursery().workload = Some(pidfd(init)?);
         agent
             .add(self.connection)
@@ -106,7 +108,12 @@ impl Workload {
     }
 }
 
-fn new_agent(root: RootDir, devices: Devices, proc: Option<OwnedFd>) -> Result<Agent> {
+fn new_agent(
+    root: RootDir,
+    devices: Devices,
+    procfs: RootDir,
+    proc: Option<OwnedFd>,
+) -> Result<Agent> {
     limits::raise();
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     let null =
@@ -116,6 +123,7 @@ fn new_agent(root: RootDir, devices: Devices, proc: Option<OwnedFd>) -> Result<A
         pts: devices.pts,
         proc,
         workload: None,
+        procfs,
     };
     Agent::new(root, nursery)
 }

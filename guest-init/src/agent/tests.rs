@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sched::CloneFlags;
 use runcvm_protocol::frame;
 use runcvm_protocol::{
-    ByteBuf, ExitStatus, Output, Process, ToGuest, ToHost, User, WINDOW, WindowSize,
+    ByteBuf, ExitStatus, Limit, Output, Process, ToGuest, ToHost, User, WINDOW, WindowSize,
 };
 
 use self::guest::{Client, Guest, PATIENCE, command, sh};
@@ -232,7 +232,9 @@ fn failures_have_the_statuses_of_docker() {
 
         let mut process = command(["true"]);
         process.cwd = ByteBuf::from("/etc/passwd");
-        assert_eq!(guest.exec(process).follow().failure().0, 125);
+        let seen = guest.exec(process).follow();
+        let expected = "chdir to cwd (\"/etc/passwd\") failed: not a directory";
+        assert_eq!(seen.failure(), (127, expected));
     });
 }
 
@@ -266,13 +268,16 @@ fn environment_directory_and_user_are_as_asked() {
         let expected = format!("PATH=/usr/local/bin:/usr/bin:/bin\0{odd}\0EMPTY=\0HOME=/root\0");
         assert_eq!(guest.exec(process).follow().stdout(), expected);
 
-        let cwd = guest.dir.path().join("not/yet");
+        let cwd = guest.dir.path().join("not-there");
         let mut process = command(["pwd"]);
         process.cwd = ByteBuf::from(cwd.to_str().unwrap());
-        assert_eq!(
-            guest.exec(process).follow().stdout().trim(),
-            cwd.to_str().unwrap()
-        );
+        let expected = format!("chdir to cwd ({cwd:?}) failed: no such file or directory");
+        let seen = guest.exec(process.clone()).follow();
+        assert_eq!(seen.failure(), (127, expected.as_str()));
+        assert!(!cwd.exists());
+        std::fs::create_dir(&cwd).unwrap();
+        let seen = guest.exec(process).follow();
+        assert_eq!(seen.stdout().trim(), cwd.to_str().unwrap());
 
         let mut process = sh("id -u; id -g; id -G; echo $HOME; echo hi > /dev/stderr;
             grep -E '^Cap(Eff|Prm|Inh|Amb)' /proc/self/status");
@@ -287,6 +292,50 @@ fn environment_directory_and_user_are_as_asked() {
             )
         );
         assert_eq!(seen.stderr, b"hi\n");
+    });
+}
+
+#[test]
+fn limits_mask_and_privileges_are_as_asked() {
+    guest_test(|| {
+        let guest = Guest::idle();
+        let script = "ulimit -Sn; ulimit -Hn; ulimit -c; umask; cat /proc/self/oom_score_adj; \
+            grep NoNewPrivs /proc/self/status; id -u; id -G";
+        let mut process = sh(script);
+        let seen = guest.exec(process.clone()).follow();
+        let lines: Vec<_> = seen.stdout().lines().collect();
+        assert_eq!(lines[3..6], ["0022", "0", "NoNewPrivs:\t0"]);
+
+        let limit = |resource, soft, hard| Limit {
+            resource,
+            soft,
+            hard,
+        };
+        process.limits = vec![
+            limit(libc::RLIMIT_NOFILE, 100, 200),
+            limit(libc::RLIMIT_CORE, 0, 0),
+        ];
+        process.umask = Some(0o7077);
+        process.oom_score_adj = Some(321);
+        process.no_new_privileges = true;
+        process.user = User::Ids {
+            uid: 1234,
+            gid: 5678,
+            groups: vec![9, 5678],
+        };
+        let seen = guest.exec(process.clone()).follow();
+        let expected = "100\n200\n0\n0077\n321\nNoNewPrivs:\t1\n1234\n5678 9\n";
+        assert_eq!(seen.stdout(), expected);
+
+        process.limits = vec![limit(libc::RLIMIT_NOFILE, 200, 100)];
+        let seen = guest.exec(process.clone()).follow();
+        let expected = "cannot set limit 7 for sh: invalid argument";
+        assert_eq!(seen.failure(), (125, expected));
+        process.limits.clear();
+        process.oom_score_adj = Some(1001);
+        let (status, message) = (125, "OOM score adjustment 1001");
+        let seen = guest.exec(process).follow();
+        assert!(seen.failure().0 == status && seen.failure().1.contains(message));
     });
 }
 

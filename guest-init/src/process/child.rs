@@ -23,6 +23,8 @@ pub(super) struct Plan<'a> {
     pub(super) proc: Option<RawFd>,
     /// A process (pidfd) whose mount namespace it joins.
     pub(super) join: Option<RawFd>,
+    /// The root of a proc filesystem that knows this process.
+    pub(super) procfs: RawFd,
 }
 
 impl Plan<'_> {
@@ -69,7 +71,16 @@ impl Plan<'_> {
             mount_proc(mountpoint)?;
         }
         reset_signals();
-        limits::lower();
+        self.set_limits()?;
+        self.set_oom_score()?;
+        // SAFETY: takes a number only and cannot fail.
+        unsafe { libc::umask(command.umask) };
+        if command.no_new_privileges {
+            // SAFETY: takes numbers only.
+            check(Step::Privileges, unsafe {
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            })?;
+        }
 
         // SAFETY: the groups are valid for their number.
         let done = unsafe { libc::setgroups(command.groups.len(), command.groups.as_ptr()) };
@@ -90,6 +101,33 @@ impl Plan<'_> {
             }) => self.enter_cwd(),
             entered => entered,
         }
+    }
+
+    fn set_limits(&self) -> Result<(), Failure> {
+        limits::lower();
+        for limit in &self.command.limits {
+            limits::set(limit).map_err(|errno| Failure {
+                step: Step::Limit,
+                detail: limit.resource,
+                errno,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Always, as the parent's own is inherited.
+    fn set_oom_score(&self) -> Result<(), Failure> {
+        let path = c"self/oom_score_adj".as_ptr();
+        // SAFETY: the path is a C string.
+        let fd = unsafe { libc::openat(self.procfs, path, libc::O_WRONLY | libc::O_CLOEXEC) };
+        check(Step::OomScore, fd)?;
+        let text = self.command.oom_score_adj.as_bytes();
+        // SAFETY: the bytes are valid for their length, and the descriptor is open.
+        let written = unsafe { libc::write(fd, text.as_ptr().cast(), text.len()) };
+        let done = check(Step::OomScore, if written < 0 { -1 } else { 0 });
+        // SAFETY: nobody else knows the descriptor.
+        unsafe { libc::close(fd) };
+        done
     }
 
     fn is_null(&self, fd: RawFd) -> bool {

@@ -1,6 +1,8 @@
-//! Limits on open files.
+//! Resource limits.
 
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use runcvm_protocol::Limit;
 
 /// Open files that a process may ask for. The kernel's own 4096 is too little for many
 /// servers.
@@ -34,4 +36,14 @@ pub(super) fn lower() {
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         }
     }
+}
+
+/// Sets a limit that is asked for. Allocates nothing.
+pub(super) fn set(limit: &Limit) -> Result<(), Errno> {
+    let wanted = libc::rlimit {
+        rlim_cur: limit.soft,
+        rlim_max: limit.hard,
+    };
+    // SAFETY: the structure is valid for reading; an unknown resource is an error.
+    Errno::result(unsafe { libc::setrlimit(limit.resource, &raw const wanted) }).map(drop)
 }

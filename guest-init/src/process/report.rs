@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
-use super::{Command, STATUS_NOT_EXECUTABLE, STATUS_NOT_FOUND, StartError};
+use super::{Command, STATUS_FAILED, STATUS_NOT_EXECUTABLE, STATUS_NOT_FOUND, StartError};
 
 /// A pipe on which a child reports.
 pub(crate) fn report_pipe() -> nix::Result<(ReportReader, OwnedFd)> {
@@ -77,13 +77,16 @@ pub(super) enum Step {
     Terminal,
     Join,
     Proc,
+    Limit,
+    OomScore,
+    Privileges,
     Groups,
     User,
     Directory,
     Execute,
 }
 
-fn describe(command: &Command, step: u32, program: u32, errno: u32) -> StartError {
+fn describe(command: &Command, step: u32, detail: u32, errno: u32) -> StartError {
     let errno = Errno::from_raw(i32::try_from(errno).unwrap_or(libc::EIO));
     let name = command.name();
     let reason = io::Error::from(errno).to_string();
@@ -98,13 +101,26 @@ fn describe(command: &Command, step: u32, program: u32, errno: u32) -> StartErro
         _ if step == Step::Terminal as u32 => failed("set up the terminal"),
         _ if step == Step::Join as u32 => failed("join the workload's mounts"),
         _ if step == Step::Proc as u32 => failed("mount /proc"),
+        _ if step == Step::Limit as u32 => failed(&format!("set limit {detail}")),
+        _ if step == Step::OomScore as u32 => failed(&format!(
+            "set OOM score adjustment {}",
+            command.oom_score_adj
+        )),
+        _ if step == Step::Privileges as u32 => failed("forbid new privileges"),
         _ if step == Step::Groups as u32 => failed("set the groups"),
         _ if step == Step::User as u32 => failed("set the user"),
-        _ if step == Step::Directory as u32 => StartError::failed(format!(
-            "cannot change to working directory {}: {reason}",
-            command.cwd_path().display()
-        )),
-        _ => execute_failed(command, program, errno, &reason),
+        _ if step == Step::Directory as u32 => StartError {
+            status: match errno {
+                Errno::ENOENT | Errno::ENOTDIR => STATUS_NOT_FOUND,
+                Errno::EACCES => STATUS_NOT_EXECUTABLE,
+                _ => STATUS_FAILED,
+            },
+            message: format!(
+                "chdir to cwd ({:?}) failed: {reason}",
+                command.cwd_path().display().to_string()
+            ),
+        },
+        _ => execute_failed(command, detail, errno, &reason),
     }
 }
 
@@ -139,7 +155,7 @@ fn execute_failed(command: &Command, program: u32, errno: Errno, reason: &str) -
 /// Where a child failed.
 pub(super) struct Failure {
     pub(super) step: Step,
-    /// The number of the program that was executed last.
+    /// Of a limit its resource, else the number of the program that was executed last.
     pub(super) detail: u32,
     pub(super) errno: Errno,
 }

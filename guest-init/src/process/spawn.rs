@@ -10,6 +10,7 @@ use runcvm_protocol::{Process, WindowSize};
 use super::child::Plan;
 use super::report::{ReportReader, Reporter, report_pipe};
 use super::{Command, STATUS_FAILED, StartError, terminal};
+use crate::rootdir::RootDir;
 
 /// Where children come from.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct Nursery {
     pub(crate) proc: Option<OwnedFd>,
     /// The workload, whose mounts every other process shares.
     pub(crate) workload: Option<OwnedFd>,
+    /// The proc filesystem of our own PID namespace.
+    pub(crate) procfs: RootDir,
 }
 
 /// Our ends of a process's streams. None of them blocks.
@@ -67,6 +70,7 @@ fn start(command: &Command, process: &Process, nursery: &Nursery) -> nix::Result
         terminal: process.terminal.is_some(),
         proc: nursery.proc.as_ref().map(AsRawFd::as_raw_fd),
         join: nursery.workload.as_ref().map(AsRawFd::as_raw_fd),
+        procfs: nursery.procfs.as_fd().as_raw_fd(),
     };
     // SAFETY: there is one thread, so the child may do all that the parent may.
     match unsafe { fork() }? {
@@ -83,9 +87,14 @@ fn start(command: &Command, process: &Process, nursery: &Nursery) -> nix::Result
     }
 }
 
-/// Turns this process into `command`, with `console` as its streams. Returns only if that
-/// fails, which `reporter` has told then.
-pub(crate) fn become_command(command: &Command, console: BorrowedFd<'_>, reporter: &OwnedFd) {
+/// Turns this process into `command`, with `console` as its streams and `procfs` as a proc
+/// filesystem. Returns only if that fails, which `reporter` has told then.
+pub(crate) fn become_command(
+    command: &Command,
+    console: BorrowedFd<'_>,
+    procfs: &RootDir,
+    reporter: &OwnedFd,
+) {
     Plan {
         command,
         stdio: [console.as_raw_fd(); 3],
@@ -94,6 +103,7 @@ pub(crate) fn become_command(command: &Command, console: BorrowedFd<'_>, reporte
         terminal: false,
         proc: None,
         join: None,
+        procfs: procfs.as_fd().as_raw_fd(),
     }
     .run();
 }

@@ -15,6 +15,7 @@ use crate::agent::Agent;
 use crate::connection::Connection;
 use crate::process::Command;
 use crate::process::spawn::{Nursery, spawn};
+use crate::procfs;
 use crate::rootdir::RootDir;
 use crate::session::End;
 
@@ -98,6 +99,7 @@ fn serve(workload: &Process, connection: UnixStream, listener: UnixListener) {
         pts: dir("/dev/pts").into(),
         proc: Some(dir("/proc").into()),
         workload: None,
+        procfs: procfs::open().unwrap(),
     };
     unshare(CloneFlags::CLONE_NEWPID).unwrap();
     let mut agent = Agent::new(root, nursery).unwrap();
