@@ -1,0 +1,226 @@
+//! The kernel's newer calls for mounts, which take descriptors where mount(2) takes paths: no
+//! link that an image has in a path can lead them elsewhere.
+
+use std::ffi::{CStr, OsString};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+// linux/mount.h, linux/fs.h
+const FSOPEN_CLOEXEC: libc::c_ulong = 1;
+const FSCONFIG_SET_STRING: libc::c_ulong = 1;
+const FSCONFIG_CMD_CREATE: libc::c_ulong = 6;
+const FSMOUNT_CLOEXEC: libc::c_ulong = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_ulong = 4;
+const MOUNT_ATTR_NOSUID: libc::c_ulong = 2;
+const MOUNT_ATTR_NODEV: libc::c_ulong = 4;
+
+/// A new tmpfs without setuid programs and devices, mounted nowhere yet. Each option is a name
+/// and its value.
+pub(super) fn new_tmpfs(options: &[(&CStr, &CStr)]) -> io::Result<OwnedFd> {
+    // SAFETY: the name is a C string.
+    let context =
+        owned(unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), FSOPEN_CLOEXEC) })?;
+    for (name, value) in options {
+        // SAFETY: both are C strings, and the descriptor is open.
+        Errno::result(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                context.as_raw_fd(),
+                FSCONFIG_SET_STRING,
+                name.as_ptr(),
+                value.as_ptr(),
+                0,
+            )
+        })?;
+    }
+    let nothing = std::ptr::null::<libc::c_char>();
+    // SAFETY: this command takes neither key nor value.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            FSCONFIG_CMD_CREATE,
+            nothing,
+            nothing,
+            0,
+        )
+    })?;
+    // SAFETY: takes no pointer, and the descriptor is open.
+    owned(unsafe {
+        libc::syscall(
+            libc::SYS_fsmount,
+            context.as_raw_fd(),
+            FSMOUNT_CLOEXEC,
+            MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
+        )
+    })
+}
+
+/// Moves the mount whose root `mount` is to `path` in `dir`; with all that is mounted in it.
+pub(super) fn attach(mount: impl AsFd, dir: impl AsFd, path: &CStr) -> io::Result<()> {
+    // SAFETY: both paths are C strings, and the descriptors are open.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })?;
+    Ok(())
+}
+
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = Errno::result(result)?;
+    let fd = RawFd::try_from(fd).expect("a descriptor is an int");
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A mount of this process's namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mount {
+    pub(super) id: u64,
+    /// The mount that it is mounted on.
+    pub(super) parent: u64,
+    /// Where, as seen from this process's root.
+    pub(super) point: PathBuf,
+    /// Its filesystem's type.
+    pub(super) kind: String,
+}
+
+/// The process's own directory of a procfs, wherever that is mounted.
+#[derive(Debug)]
+pub(super) struct ProcSelf(OwnedFd);
+
+impl ProcSelf {
+    /// That of the procfs whose root is `proc`.
+    pub(super) fn of(proc: impl AsFd) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(Self(openat(proc, c"self", flags, Mode::empty())?))
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let fd = openat(
+            &self.0,
+            name,
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?;
+        let mut bytes = Vec::new();
+        std::fs::File::from(fd).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// All mounts below the process's root.
+    pub(super) fn mounts(&self) -> io::Result<Vec<Mount>> {
+        let table = self.read("mountinfo")?;
+        let lines = table.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+        lines
+            .map(|line| parse(line).ok_or_else(|| io::ErrorKind::InvalidData.into()))
+            .collect()
+    }
+
+    /// The mount that `fd` was opened on.
+    pub(super) fn mount_of(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
+        let text = self.read(&format!("fdinfo/{}", fd.as_raw_fd()))?;
+        let text = String::from_utf8_lossy(&text);
+        text.lines()
+            .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+            .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// A line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+fn parse(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|&b| b == b' ');
+    let mut next = || fields.next();
+    let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
+    let id = number(next()?)?;
+    let parent = number(next()?)?;
+    let _device = next()?;
+    let _root = next()?;
+    let point = unescape(next()?);
+    // Behind options and a varying number of tags, a dash.
+    while next()? != b"-" {}
+    let kind = String::from_utf8_lossy(next()?).into_owned();
+    Some(Mount {
+        id,
+        parent,
+        point: OsString::from_vec(point).into(),
+        kind,
+    })
+}
+
+/// Blanks, tabs, newlines and backslashes are octal numbers in these tables.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let digits = tail.get(..3).filter(|_| first == b'\\');
+        let code = digits.and_then(|digits| {
+            let text = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(text, 8).ok()
+        });
+        match code {
+            Some(code) => {
+                bytes.push(code);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_taken_apart() {
+        let line = br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:2 - ext3 /dev/x rw";
+        let mount = parse(line).unwrap();
+        assert_eq!((mount.id, mount.parent), (36, 35));
+        assert_eq!(mount.point, Path::new("/mnt 2"));
+        assert_eq!(mount.kind, "ext3");
+        assert_eq!(parse(b"36 35 98:0 / /mnt rw,noatime"), None);
+        assert_eq!(parse(b"x 35 98:0 / /mnt rw - ext3 a b"), None);
+    }
+
+    #[test]
+    fn only_octal_numbers_are_unescaped() {
+        for (field, text) in [
+            (&br"a\040b\011\134"[..], &b"a b\t\\"[..]),
+            (br"\04", br"\04"),
+            (br"\999", br"\999"),
+            (br"\777", br"\777"),
+            (b"\\", b"\\"),
+        ] {
+            assert_eq!(unescape(field), text);
+        }
+    }
+
+    #[test]
+    fn our_own_table_can_be_read() {
+        let proc = std::fs::File::open("/proc").unwrap();
+        let this = ProcSelf::of(&proc).unwrap();
+        let id = this.mount_of(proc.as_fd()).unwrap();
+        let mounts = this.mounts().unwrap();
+        let found = mounts.iter().find(|mount| mount.id == id).unwrap();
+        assert_eq!(found.kind, "proc");
+    }
+}

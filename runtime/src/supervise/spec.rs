@@ -1,0 +1,122 @@
+//! From the container that docker asked for to the machine that is launched for it.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::sys::stat::fstat;
+use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
+use runcvm_protocol::{ByteBuf, Limit, Process, User};
+use runcvm_vmm::launch::{LaunchSpec, MountSpec, terminal};
+use runcvm_vmm::spec::Transport;
+
+use super::{MACHINE, jail};
+use crate::container::{ContainerSpec, Tmpfs};
+use crate::options::Display;
+
+/// The machine for `container`, whose jail this process is in.
+pub(super) fn launch(container: &ContainerSpec) -> Result<LaunchSpec> {
+    let options = &container.options;
+    Ok(LaunchSpec {
+        name: MACHINE.into(),
+        rootfs: jail::IMAGE.into(),
+        // It is: its mount is. virtiofsd would have all volumes read-only too.
+        root_read_only: false,
+        kernel: container.kernel.clone().map(OsString::from),
+        cpus: container.cpus,
+        memory: container.memory,
+        process: process(&container.process)?,
+        init: options.init,
+        hostname: container.hostname.as_deref().map(ByteBuf::from),
+        domainname: container.domainname.as_deref().map(ByteBuf::from),
+        sysctls: container.sysctls.clone(),
+        cgroups: options.cgroups,
+        forwards: Vec::new(),
+        mounts: container.tmpfs.iter().map(tmpfs).collect(),
+        disks: Vec::new(),
+        nets: Vec::new(),
+        append: options.kernel_append.clone(),
+        transport: Transport::Pci,
+        kernel_log: options.kernel_debug || options.display == Display::Serial,
+        account: false,
+    })
+}
+
+/// `process` as the guest is told of it. Our own streams are the ones that it gets.
+pub(crate) fn process(process: &oci_spec::runtime::Process) -> Result<Process> {
+    let strings = |strings: &Option<Vec<String>>| -> Vec<ByteBuf> {
+        let strings = strings.iter().flatten();
+        strings.map(|text| ByteBuf::from(text.as_bytes())).collect()
+    };
+    let user = process.user();
+    let limits = process.rlimits().iter().flatten();
+    let has_terminal = process.terminal() == Some(true);
+    Ok(Process {
+        args: strings(process.args()),
+        env: strings(process.env()),
+        cwd: bytes(process.cwd()),
+        user: User::Ids {
+            uid: user.uid(),
+            gid: user.gid(),
+            groups: user.additional_gids().clone().unwrap_or_default(),
+        },
+        limits: limits.map(limit).collect(),
+        umask: user.umask(),
+        oom_score_adj: process.oom_score_adj(),
+        no_new_privileges: process.no_new_privileges() == Some(true),
+        terminal: has_terminal.then(|| terminal::own_size().unwrap_or_default()),
+        stdin: !is_null(io::stdin()).context("stdin cannot be used")?,
+    })
+}
+
+/// Nothing will ever come from `stream`.
+fn is_null(stream: impl AsFd + IsTerminal) -> io::Result<bool> {
+    if stream.is_terminal() {
+        return Ok(false);
+    }
+    let null = std::fs::metadata("/dev/null")?;
+    let device = std::os::unix::fs::MetadataExt::rdev(&null);
+    Ok(fstat(stream)?.st_rdev == device)
+}
+
+fn bytes(path: &Path) -> ByteBuf {
+    ByteBuf::from(path.to_owned().into_os_string().into_vec())
+}
+
+fn tmpfs(tmpfs: &Tmpfs) -> MountSpec {
+    MountSpec::Tmpfs {
+        target: bytes(&tmpfs.target),
+        options: ByteBuf::from(tmpfs.options.as_bytes()),
+    }
+}
+
+/// A limit by the kernel's number (asm-generic/resource.h).
+fn limit(limit: &PosixRlimit) -> Limit {
+    use PosixRlimitType as Type;
+    let resource = match limit.typ() {
+        Type::RlimitCpu => libc::RLIMIT_CPU,
+        Type::RlimitFsize => libc::RLIMIT_FSIZE,
+        Type::RlimitData => libc::RLIMIT_DATA,
+        Type::RlimitStack => libc::RLIMIT_STACK,
+        Type::RlimitCore => libc::RLIMIT_CORE,
+        Type::RlimitRss => libc::RLIMIT_RSS,
+        Type::RlimitNproc => libc::RLIMIT_NPROC,
+        Type::RlimitNofile => libc::RLIMIT_NOFILE,
+        Type::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        Type::RlimitAs => libc::RLIMIT_AS,
+        Type::RlimitLocks => libc::RLIMIT_LOCKS,
+        Type::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        Type::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        Type::RlimitNice => libc::RLIMIT_NICE,
+        Type::RlimitRtprio => libc::RLIMIT_RTPRIO,
+        Type::RlimitRttime => libc::RLIMIT_RTTIME,
+    };
+    Limit {
+        resource,
+        soft: limit.soft(),
+        hard: limit.hard(),
+    }
+}
