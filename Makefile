@@ -6,7 +6,9 @@ SHELL := /bin/bash
 
 LAB := $(CURDIR)/tests/lab/run
 KERNELS := RUNCVM_HOME=target/runcvm target/runcvm/bin/runcvm-kernels
-SCRIPTS := install .ci/run packaging/setup tests/demo/run tests/lab/prepare tests/lab/run tests/rootfs/build tests/run
+SCRIPTS := install .ci/run $(addprefix packaging/,place setup) tests/demo/run \
+	$(addprefix tests/lab/,image prepare run) tests/rootfs/build tests/run \
+	$(addprefix tests/docker/,disk images/build prelude.sh)
 
 # One suite of tests/tests, and only its tests whose names contain this.
 SUITE ?= *

@@ -28,6 +28,7 @@
 mod case;
 mod cgroup;
 mod compare;
+pub mod docker;
 mod host;
 mod invocation;
 mod net;

@@ -1,0 +1,111 @@
+//! The docker daemon of a suite.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::project::{home, project};
+use crate::shared::Shared;
+
+/// Where our programs are installed for the daemon.
+pub(super) const PREFIX: &str = "/opt/runcvm";
+
+const LOG: &str = "/tmp/dockerd.log";
+
+/// A running dockerd that knows our runtime and, by the disk that the lab began with, the suites' images.
+#[derive(Debug)]
+pub struct Daemon(Child);
+
+impl Daemon {
+    /// The one that all tests of this process share; it goes when the process ends.
+    ///
+    /// # Panics
+    ///
+    /// It does not start, or this is not the lab: nobody's own docker is touched.
+    pub fn shared() -> Arc<Self> {
+        static SHARED: Shared<Daemon> = Shared::new();
+        SHARED.get(Self::start)
+    }
+
+    fn start() -> Self {
+        assert!(
+            Path::new("/run/lab").is_dir(),
+            "the docker suites run only in the lab: make e2e SUITE=docker"
+        );
+        install();
+        let log = File::create(LOG).expect("/tmp can be written");
+        let daemon = Command::new("dockerd")
+            .arg("--add-runtime")
+            .arg(format!("runcvm={PREFIX}/bin/runcvm-runtime"))
+            .args(["--host", "unix:///run/docker.sock"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file descriptor is left"))
+            .stderr(log)
+            .spawn()
+            .expect("the lab's image has docker");
+        let mut daemon = Self(daemon);
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let ready = || {
+            let mut version = Command::new("docker");
+            version
+                .arg("version")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            version.status().is_ok_and(|status| status.success())
+        };
+        while !ready() {
+            let ended = self.0.try_wait().expect("it is our child");
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "dockerd is not ready ({ended:?}):\n{}",
+                fs::read_to_string(LOG).unwrap_or_default()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It ends its containers, and its containerd.
+        let pid = i32::try_from(self.0.id()).expect("process IDs are positive");
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// Installs our programs. Kernels stay where they are: copying their thousands of modules would
+/// take longer than some cases do.
+fn install() {
+    command(&[&project().join("packaging/place").to_string_lossy(), PREFIX]);
+    let kernels = format!("{PREFIX}/kernels");
+    fs::create_dir_all(&kernels).expect("the lab's tree can be written");
+    let built = home().join("kernels");
+    command(&["mount", "--bind", &built.to_string_lossy(), &kernels]);
+}
+
+/// Runs a command that must succeed.
+#[track_caller]
+fn command(words: &[&str]) {
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{words:?} does not start: {error}"));
+    assert!(
+        output.status.success(),
+        "{words:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
