@@ -57,9 +57,17 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
+/// Sockets of systemd's that a runtime would give to the container's process. They cannot
+/// reach a guest, and their numbers are those of our own files.
+const OF_SYSTEMD: [&str; 3] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
+
 /// Becomes `runtime` with `args`.
 pub(crate) fn exec(runtime: &Path, args: &[OsString]) -> Result<Infallible> {
-    let error = Command::new(runtime).args(args).exec();
+    let mut command = Command::new(runtime);
+    for name in OF_SYSTEMD {
+        command.env_remove(name);
+    }
+    let error = command.args(args).exec();
     Err(error).with_context(|| format!("{} could not be executed", runtime.display()))
 }
 

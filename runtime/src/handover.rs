@@ -1,0 +1,126 @@
+//! What the container's processes inherit from us through runc, and becoming runc.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::Serialize;
+
+use crate::container::{MESSAGE_FD, PREFIX_FD, PROGRAM_FD};
+use crate::delegate;
+
+/// A process that runc reads: no file on disk is needed. It does not reach the container.
+const PROCESS_FD: RawFd = PREFIX_FD + 1;
+
+/// Above all numbers that we give.
+const ABOVE: RawFd = PROCESS_FD + 1;
+
+/// Files that the next program gets, by number.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    files: Vec<(RawFd, OwnedFd)>,
+}
+
+impl Handover {
+    /// Our own program, and the message for it.
+    pub(crate) fn new(message: &impl Serialize) -> Result<Self> {
+        let program = File::open("/proc/self/exe").context("our own program cannot be opened")?;
+        let mut this = Self { files: Vec::new() };
+        this.add(PROGRAM_FD, program.into())?;
+        this.add(MESSAGE_FD, sealed(&serde_json::to_vec(message)?)?)?;
+        Ok(this)
+    }
+
+    /// Also the directory where we are installed, with all that is mounted in it.
+    pub(crate) fn with_prefix(mut self, prefix: &Path) -> Result<Self> {
+        let tree = open_tree(prefix)
+            .with_context(|| format!("{} cannot be mounted in containers", prefix.display()))?;
+        self.add(PREFIX_FD, tree)?;
+        Ok(self)
+    }
+
+    /// Also a process for runc, in JSON. Returns the path by which runc finds it.
+    pub(crate) fn add_process(&mut self, process: &impl Serialize) -> Result<OsString> {
+        self.add(PROCESS_FD, sealed(&serde_json::to_vec(process)?)?)?;
+        Ok(format!("/proc/self/fd/{PROCESS_FD}").into())
+    }
+
+    /// How many files from 3 on a container's process gets.
+    fn preserved(&self) -> usize {
+        self.files
+            .iter()
+            .filter(|(number, _)| *number < PROCESS_FD)
+            .count()
+    }
+
+    fn add(&mut self, number: RawFd, file: OwnedFd) -> Result<()> {
+        // Out of the way of the numbers to come.
+        let raw = fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(ABOVE)).context("no file is to be had")?;
+        // SAFETY: the descriptor was just made, and nobody else has it.
+        self.files
+            .push((number, unsafe { OwnedFd::from_raw_fd(raw) }));
+        Ok(())
+    }
+
+    /// Becomes `runtime` with the global options, the verb and its arguments.
+    pub(crate) fn exec(
+        self,
+        runtime: &Path,
+        globals: &[OsString],
+        verb: &str,
+        arguments: Vec<OsString>,
+    ) -> Result<Infallible> {
+        let mut args = globals.to_vec();
+        args.extend([
+            verb.into(),
+            "--preserve-fds".into(),
+            self.preserved().to_string().into(),
+        ]);
+        args.extend(arguments);
+        for (number, file) in &self.files {
+            // SAFETY: we are about to become another program, and whatever of ours has this
+            // number is not used before that: our files are all above.
+            let done = unsafe { libc::dup2(file.as_raw_fd(), *number) };
+            if done != *number {
+                return Err(io::Error::last_os_error()).context("no file can be handed over");
+            }
+        }
+        delegate::exec(runtime, &args)
+    }
+}
+
+/// A file in memory with this content, which nobody can change.
+fn sealed(content: &[u8]) -> Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"runcvm", flags).context("there is no memory file")?);
+    let written = file.write_all(content).and_then(|()| file.rewind());
+    written.context("the memory file cannot be written")?;
+    let seals = SealFlag::F_SEAL_SEAL
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_WRITE;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).context("the memory file cannot be sealed")?;
+    Ok(file.into())
+}
+
+/// A copy of the tree of mounts at `path`, attached to nothing (open_tree(2)).
+fn open_tree(path: &Path) -> io::Result<OwnedFd> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE.cast_unsigned();
+    // SAFETY: the path is a string that ends in a NUL byte; the kernel takes nothing else of
+    // our memory.
+    let raw = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    let raw = RawFd::try_from(raw).map_err(|_| io::ErrorKind::InvalidData)?;
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}

@@ -1,0 +1,155 @@
+//! Looking into a container's root filesystem. It may be hostile: no symbolic link leads out
+//! of it, and nothing in it can hold us up.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+
+/// A directory with a container's root filesystem.
+#[derive(Debug)]
+pub(crate) struct Image {
+    root: OwnedFd,
+}
+
+impl Image {
+    /// Opens the directory.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(path, flags, Mode::empty())?;
+        Ok(Self { root })
+    }
+
+    /// Finds what is at `path`, an absolute path of the container, at the end of any links.
+    pub(crate) fn find(&self, path: &Path) -> nix::Result<Found> {
+        let fd = self.open_at(path, OFlag::O_PATH)?;
+        let stat = fstat(&fd)?;
+        Ok(Found { fd, stat })
+    }
+
+    /// `path` is a symbolic link itself.
+    pub(crate) fn is_link(&self, path: &Path) -> bool {
+        let fd = self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW);
+        let stat = fd.and_then(fstat);
+        stat.is_ok_and(|stat| kind(&stat) == SFlag::S_IFLNK)
+    }
+
+    /// The first `limit` bytes of the regular file at `path`; `None` if there is no such file.
+    pub(crate) fn read(&self, path: &Path, limit: u64) -> Option<Vec<u8>> {
+        // A device would do things on being opened, so we look before we do.
+        if kind(&self.find(path).ok()?.stat) != SFlag::S_IFREG {
+            return None;
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let fd = self.open_at(path, flags).ok()?;
+        if kind(&fstat(&fd).ok()?) != SFlag::S_IFREG {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        File::from(fd).take(limit).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// The path in the container of what was found, without links; `None` if it has none any
+    /// more.
+    pub(crate) fn real_path(&self, found: &Found) -> Option<PathBuf> {
+        let path_of =
+            |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
+        let inside = path_of(&found.fd)?;
+        let inside = inside.strip_prefix(path_of(&self.root)?).ok()?;
+        Some(Path::new("/").join(inside))
+    }
+
+    fn open_at(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+        let how = OpenHow::new()
+            .flags(flags | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        // The kernel gives up when something is renamed meanwhile (openat2(2), EAGAIN).
+        for _ in 0..16 {
+            match openat2(&self.root, path, how) {
+                Err(Errno::EAGAIN) => {}
+                result => return result,
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+}
+
+/// Something in an image.
+#[derive(Debug)]
+pub(crate) struct Found {
+    fd: OwnedFd,
+    stat: FileStat,
+}
+
+impl Found {
+    pub(crate) fn is_directory(&self) -> bool {
+        kind(&self.stat) == SFlag::S_IFDIR
+    }
+
+    /// Somebody may execute it.
+    pub(crate) fn is_executable(&self) -> bool {
+        !self.is_directory() && self.stat.st_mode & 0o111 != 0
+    }
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    #[test]
+    fn links_stay_inside() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "secret").unwrap();
+        let dir = outside.path().join("root");
+        fs::create_dir_all(dir.join("usr/bin")).unwrap();
+        fs::write(dir.join("usr/bin/file"), "inside").unwrap();
+        symlink("../secret", dir.join("up")).unwrap();
+        symlink(outside.path().join("secret"), dir.join("absolute")).unwrap();
+        symlink("/usr/bin", dir.join("bin")).unwrap();
+        symlink("loop", dir.join("loop")).unwrap();
+        symlink("/proc/self/root", dir.join("magic")).unwrap();
+        let image = Image::open(&dir).unwrap();
+        assert_eq!(image.read(Path::new("/bin/file"), 3).unwrap(), b"ins");
+        for path in [
+            "/up",
+            "/absolute",
+            "/../secret",
+            "/magic/etc/passwd",
+            "/loop",
+            "/none",
+        ] {
+            assert_eq!(image.read(Path::new(path), 10), None, "{path}");
+        }
+        let found = image.find(Path::new("/bin/file")).unwrap();
+        assert_eq!(image.real_path(&found), Some("/usr/bin/file".into()));
+        assert!(image.is_link(Path::new("/bin")) && !image.is_link(Path::new("/usr")));
+        assert_eq!(image.find(Path::new("/loop")).unwrap_err(), Errno::ELOOP);
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        mkfifo(&dir.path().join("fifo"), Mode::S_IRWXU).unwrap();
+        fs::create_dir(dir.path().join("dir")).unwrap();
+        fs::write(dir.path().join("empty"), "").unwrap();
+        let image = Image::open(dir.path()).unwrap();
+        assert_eq!(image.read(Path::new("/fifo"), 10), None);
+        assert_eq!(image.read(Path::new("/dir"), 10), None);
+        assert_eq!(image.read(Path::new("/empty"), 10), Some(Vec::new()));
+    }
+}
