@@ -56,6 +56,7 @@ pub(crate) fn rewrite(config: &mut Value, id: &str, host: &Host) -> Result<Conta
         mut warnings,
     } = Environment::read(&env)?;
     process.set_env(Some(rest));
+    process::without_podmans_init(&mut process);
 
     let linux = object(fields, "linux")?;
     warnings.extend(namespaces::check(linux)?);

@@ -63,7 +63,7 @@ pub(crate) fn exec(runtime: &Path, globals: &[OsString], rest: &[OsString]) -> R
         );
     }
     let mut handover = Handover::new(&message)?;
-    let mut args = vec!["--process".into(), handover.add_process(&rewritten)?];
+    let mut args = vec!["--process".into(), handover.add_document(&rewritten)?];
     args.extend(
         arguments
             .written(|name| OF_RUNTIME.contains(&name))

@@ -11,15 +11,16 @@ use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::container::{MESSAGE_FD, PREFIX_FD, PROGRAM_FD};
 use crate::delegate;
 
-/// A process that runc reads: no file on disk is needed. It does not reach the container.
-const PROCESS_FD: RawFd = PREFIX_FD + 1;
+/// A document that runc reads: no file on disk is needed. It does not reach the container.
+const DOCUMENT_FD: RawFd = PREFIX_FD + 1;
 
 /// Above all numbers that we give.
-const ABOVE: RawFd = PROCESS_FD + 1;
+const ABOVE: RawFd = DOCUMENT_FD + 1;
 
 /// Files that the next program gets, by number.
 #[derive(Debug)]
@@ -31,10 +32,15 @@ impl Handover {
     /// Our own program, and the message for it.
     pub(crate) fn new(message: &impl Serialize) -> Result<Self> {
         let program = File::open("/proc/self/exe").context("our own program cannot be opened")?;
-        let mut this = Self { files: Vec::new() };
+        let mut this = Self::none();
         this.add(PROGRAM_FD, program.into())?;
         this.add(MESSAGE_FD, sealed(&serde_json::to_vec(message)?)?)?;
         Ok(this)
+    }
+
+    /// Nothing for the container.
+    pub(crate) fn none() -> Self {
+        Self { files: Vec::new() }
     }
 
     /// Also the directory where we are installed, with all that is mounted in it.
@@ -45,17 +51,17 @@ impl Handover {
         Ok(self)
     }
 
-    /// Also a process for runc, in JSON. Returns the path by which runc finds it.
-    pub(crate) fn add_process(&mut self, process: &impl Serialize) -> Result<OsString> {
-        self.add(PROCESS_FD, sealed(&serde_json::to_vec(process)?)?)?;
-        Ok(format!("/proc/self/fd/{PROCESS_FD}").into())
+    /// Also a JSON document for runc alone. Returns the path by which runc finds it.
+    pub(crate) fn add_document(&mut self, document: &Value) -> Result<OsString> {
+        self.add(DOCUMENT_FD, sealed(&serde_json::to_vec(document)?)?)?;
+        Ok(format!("/proc/self/fd/{DOCUMENT_FD}").into())
     }
 
     /// How many files from 3 on a container's process gets.
     fn preserved(&self) -> usize {
         self.files
             .iter()
-            .filter(|(number, _)| *number < PROCESS_FD)
+            .filter(|(number, _)| *number < DOCUMENT_FD)
             .count()
     }
 
@@ -77,11 +83,10 @@ impl Handover {
         arguments: Vec<OsString>,
     ) -> Result<Infallible> {
         let mut args = globals.to_vec();
-        args.extend([
-            verb.into(),
-            "--preserve-fds".into(),
-            self.preserved().to_string().into(),
-        ]);
+        args.push(verb.into());
+        if self.preserved() > 0 {
+            args.extend(["--preserve-fds".into(), self.preserved().to_string().into()]);
+        }
         args.extend(arguments);
         for (number, file) in &self.files {
             // SAFETY: we are about to become another program, and whatever of ours has this

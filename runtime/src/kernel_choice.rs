@@ -14,7 +14,7 @@ const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 const LIMIT: u64 = 16 * 1024;
 
 /// The name of the bundle to boot: `asked` if given, which must be installed, else the one of
-/// the image's distribution, or of one that it is like; `None`, the default, if none is
+/// the image's distribution, or of one that it is like; `None`, the default, if none of them is
 /// installed.
 pub(crate) fn choose(
     asked: Option<&str>,
@@ -26,14 +26,14 @@ pub(crate) fn choose(
         return Ok(Some(name.into()));
     }
     let words = image.map(distributions).unwrap_or_default();
-    if words.is_empty() {
-        return Ok(None);
-    }
     let installed = store.names()?;
     let chosen = words.into_iter().find(|word| {
         let mut names = installed.iter();
         names.any(|name| name.distribution == *word)
     });
+    if chosen.is_none() && store.default_name().is_none() {
+        store.resolve(None)?;
+    }
     Ok(chosen)
 }
 
@@ -119,6 +119,7 @@ mod tests {
             fs::create_dir_all(&path).unwrap();
             fs::write(path.join("manifest.json"), "{}").unwrap();
         }
+        symlink(names[0], dir.join("kernels/default")).unwrap();
         Store::new(&Prefix::new(dir))
     }
 
@@ -180,6 +181,14 @@ mod tests {
         long.extend(b"\nID=debian");
         fs::write(&file, long).unwrap();
         assert_eq!(choice(&store, root.path()), None);
+    }
+
+    #[test]
+    fn a_machine_needs_some_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let none = Store::new(&Prefix::new(dir.path()));
+        let error = choose(None, &none, None).unwrap_err().to_string();
+        assert!(error.contains("no kernel is installed"), "{error}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod options;
 mod report;
 mod resources;
 mod supervise;
+mod update;
 
 use std::convert::Infallible;
 use std::env;
@@ -75,6 +76,7 @@ fn run(args: &[OsString]) -> Result<Infallible> {
             }
             Some(verb @ ("create" | "run")) => create::create(&find()?, globals, verb, rest),
             Some("exec") => exec::exec(&find()?, globals, rest),
+            Some("update") => update::update(&find()?, globals, rest),
             _ => delegate::exec(&find()?, args),
         },
     }

@@ -289,19 +289,28 @@ fn command_line(name: &str, value: &str) -> Result<String> {
     Ok(value.into())
 }
 
-/// A size as docker's `--memory` has it: bytes, or with one of the suffixes b, k, m, g, t.
 fn memory(name: &str, value: &str) -> Result<u64> {
-    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match value[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => Some(0),
-        "k" | "kb" | "kib" => Some(10),
-        "m" | "mb" | "mib" => Some(20),
-        "g" | "gb" | "gib" => Some(30),
-        "t" | "tb" | "tib" => Some(40),
-        _ => None,
+    match bytes(value) {
+        Some(size) => Ok(size),
+        None => bail!("{name}={value} must be a size such as 512M or 2G"),
+    }
+}
+
+/// A size as docker's `--memory` has it: bytes, or with one of the suffixes b, k, m, g, t.
+pub(crate) fn bytes(size: &str) -> Option<u64> {
+    let digits = size.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match size[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return None,
     };
-    let size = shift.and_then(|shift| digits.parse::<u64>().ok()?.checked_mul(1 << shift));
-    size.ok_or_else(|| anyhow::anyhow!("{name}={value} must be a size such as 512M or 2G"))
+    if digits.starts_with('+') {
+        return None;
+    }
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// The variable whose name is most like `name`, if one is.

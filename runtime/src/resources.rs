@@ -83,11 +83,25 @@ fn guest_memory(option: Option<u64>, limit: Option<u64>) -> Result<u64> {
     }
 }
 
+/// What a container may use whose guest has `memory` bytes.
+fn limit_for(memory: u64) -> i64 {
+    let limit = memory.saturating_add(OVERHEAD + memory / PAGE_TABLES);
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// Raises limits of a running container by what they were raised by when it was made.
+pub(crate) fn update(resources: &mut Map<String, Value>) -> Result<()> {
+    let asked = part::<LinuxMemory>(resources, "memory")?.unwrap_or_default();
+    let limit = asked.limit().and_then(|limit| u64::try_from(limit).ok());
+    if let Some(limit) = limit.filter(|&limit| limit > 0) {
+        raise_memory(resources, &asked, limit);
+    }
+    raise_pids(resources);
+    Ok(())
+}
+
 fn raise_memory(resources: &mut Map<String, Value>, asked: &LinuxMemory, memory: u64) {
-    let limit = memory + OVERHEAD + memory / PAGE_TABLES;
-    let Ok(limit) = i64::try_from(limit) else {
-        return;
-    };
+    let limit = limit_for(memory);
     let mut fields = match resources.remove("memory") {
         Some(Value::Object(fields)) => fields,
         _ => Map::new(),
@@ -259,6 +273,22 @@ mod tests {
         }
         let mut resources = Map::new();
         assert_eq!(rewrite(&mut resources, None, 300).unwrap().cpus, 64);
+    }
+
+    #[test]
+    fn limits_of_running_containers_are_raised_alike() {
+        let mut resources = json!({
+            "memory": {"limit": GIB, "swap": 2 * GIB}, "cpu": {"shares": 5}, "pids": {"limit": 7}
+        });
+        update(resources.as_object_mut().unwrap()).unwrap();
+        let expected = json!({
+            "memory": {"limit": limit_of(GIB), "swap": limit_of(GIB) + GIB},
+            "cpu": {"shares": 5}, "pids": {"limit": 1031}
+        });
+        assert_eq!(resources, expected);
+        let mut others = json!({"memory": {"limit": 0}, "cpu": {"quota": 5}});
+        update(others.as_object_mut().unwrap()).unwrap();
+        assert_eq!(others, json!({"memory": {"limit": 0}, "cpu": {"quota": 5}}));
     }
 
     #[test]

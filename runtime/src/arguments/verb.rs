@@ -62,6 +62,28 @@ const OF_EXEC: &[Known] = &[
     flag("tty", Some(b't')),
 ];
 
+const OF_UPDATE: &[Known] = &[
+    value("blkio-weight", None),
+    value("cpu-burst", None),
+    value("cpu-idle", None),
+    value("cpu-period", None),
+    value("cpu-quota", None),
+    value("cpu-rt-period", None),
+    value("cpu-rt-runtime", None),
+    value("cpu-share", None),
+    value("cpuset-cpus", None),
+    value("cpuset-mems", None),
+    value("kernel-memory", None),
+    value("kernel-memory-tcp", None),
+    value("l3-cache-schema", None),
+    value("mem-bw-schema", None),
+    value("memory", None),
+    value("memory-reservation", None),
+    value("memory-swap", None),
+    value("pids-limit", None),
+    value("resources", Some(b'r')),
+];
+
 /// What stands behind a verb.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct VerbArguments {
@@ -87,6 +109,11 @@ impl VerbArguments {
     /// Arguments of `exec`: behind the container's name is a command with options of its own.
     pub(crate) fn of_exec(args: &[OsString]) -> Result<Self> {
         Self::parse(args, OF_EXEC, true)
+    }
+
+    /// Arguments of `update`.
+    pub(crate) fn of_update(args: &[OsString]) -> Result<Self> {
+        Self::parse(args, OF_UPDATE, false)
     }
 
     fn parse(args: &[OsString], known: &[Known], command: bool) -> Result<Self> {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::normal;
+use super::process::PODMANS_INIT;
 use crate::container::Tmpfs;
 
 /// The mounts of a container.
@@ -103,7 +104,7 @@ fn fate(mount: &Mount, target: &Path, is_parent: impl Fn() -> bool) -> Fate {
             Fate::Guest(tmpfs(target, options))
         }
         // Images of init systems ask for it; their control groups are the machine's.
-        Some(_) if is_bind && !below("/sys/fs/cgroup") => Fate::Hidden,
+        Some(_) if is_bind && !below("/sys/fs/cgroup") && !below(PODMANS_INIT) => Fate::Hidden,
         Some(_) => Fate::Own,
         None if kind == "tmpfs" && !is_parent() => Fate::Guest(tmpfs(target, options)),
         None => Fate::Volume,

@@ -82,6 +82,22 @@ pub(crate) fn read(process: Option<&Value>) -> Result<Process> {
     Ok(process)
 }
 
+/// Takes podman's init from in front of a command: it is in `/dev`, of which the guest has its own,
+/// and processes without a parent are looked after there anyway.
+pub(super) fn without_podmans_init(process: &mut Process) {
+    if let Some(args) = process.args()
+        && let [init, dashes, command @ ..] = args.as_slice()
+        && (init.as_str(), dashes.as_str()) == (PODMANS_INIT, "--")
+        && !command.is_empty()
+    {
+        let command = command.to_vec();
+        process.set_args(Some(command));
+    }
+}
+
+/// Where podman mounts its init.
+pub(super) const PODMANS_INIT: &str = "/dev/init";
+
 /// Puts `supervise` in the place of a container's first process.
 pub(super) fn replace_first(process: &mut Map<String, Value>, host: &Host) {
     replace(process, supervise::VERB, &OF_SUPERVISE, host.capabilities);

@@ -212,6 +212,21 @@ fn our_variables_do_not_reach_the_process() {
 }
 
 #[test]
+fn podmans_init_is_left_out() {
+    let mut config = parse(PLAIN);
+    config["process"]["args"] = json!(["/dev/init", "--", "sh", "-c", "true"]);
+    let init =
+        json!({"destination": "/dev/init", "type": "bind", "source": "/x", "options": ["bind"]});
+    config["mounts"].as_array_mut().unwrap().push(init);
+    let (spec, _) = rewritten(config);
+    assert_eq!(
+        spec.process.args().as_deref().unwrap(),
+        ["sh", "-c", "true"]
+    );
+    assert_eq!(spec.warnings, Vec::<String>::new());
+}
+
+#[test]
 fn arguments_and_environments_of_any_size_and_bytes() {
     let mut config = parse(PLAIN);
     let bytes: String = (1..=255_u8).map(char::from).collect();

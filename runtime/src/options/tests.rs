@@ -118,6 +118,7 @@ fn bad_values_are_named_with_what_would_be_right() {
         ("RUNCVM_MEM_SIZE=lots", "such as 512M"),
         ("RUNCVM_MEM_SIZE=99999999999T", "such as 512M"),
         ("RUNCVM_MEM_SIZE=-1", "such as 512M"),
+        ("RUNCVM_MEM_SIZE=+1", "such as 512M"),
         ("RUNCVM_QEMU_VNC_DISPLAY=60000", "number of a VNC display"),
         ("RUNCVM_KERNEL_APPEND=a\nb", "one line"),
         ("RUNCVM_DISKS=x", "RUNCVM_DISKS: x has 1 fields"),
