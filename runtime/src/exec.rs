@@ -104,34 +104,42 @@ fn from_arguments(arguments: &VerbArguments, own: &Value) -> Result<Value> {
         bail!("a command is missing, or --process with a file that describes one");
     }
     let mut process = own.clone();
+    if !process.is_object() {
+        bail!("the container's own process is not a JSON object");
+    }
     process["args"] = json!(args);
     process["terminal"] = json!(arguments.flag("tty"));
     if let Some(cwd) = arguments.value("cwd") {
         process["cwd"] = json!(text(cwd)?);
     }
-    let mut env = own
-        .get("env")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
+    let list = |field: Option<&Value>| field.and_then(Value::as_array).cloned();
+    let mut env = list(own.get("env")).unwrap_or_default();
     for entry in arguments.values("env") {
         env.push(json!(text(entry)?));
     }
     process["env"] = json!(env);
-    if let Some(user) = arguments.value("user") {
-        let (uid, gid) = user_ids(&text(user)?)?;
-        process["user"] = json!({ "uid": uid, "gid": gid.unwrap_or(0) });
+    let mut user = own
+        .get("user")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
+    if let Some(asked) = arguments.value("user") {
+        let (uid, gid) = user_ids(&text(asked)?)?;
+        user.insert("uid".into(), json!(uid));
+        user.extend(gid.map(|gid| ("gid".into(), json!(gid))));
     }
-    let groups = arguments.values("additional-gids").map(|group| {
+    let mut groups = list(user.get("additionalGids")).unwrap_or_default();
+    for group in arguments.values("additional-gids") {
         let group = text(group)?;
-        group
-            .parse::<u32>()
-            .map_err(|_| anyhow!("{group:?} is not the number of a group"))
-    });
-    let groups = groups.collect::<Result<Vec<_>>>()?;
-    if !groups.is_empty() {
-        process["user"]["additionalGids"] = json!(groups);
+        let number = group.parse::<u32>();
+        groups.push(json!(
+            number.map_err(|_| anyhow!("{group:?} is not the number of a group"))?
+        ));
     }
+    if !groups.is_empty() {
+        user.insert("additionalGids".into(), json!(groups));
+    }
+    process["user"] = Value::Object(user);
     if arguments.flag("no-new-privs") {
         process["noNewPrivileges"] = json!(true);
     }
@@ -178,7 +186,7 @@ mod tests {
         let words = [
             "-t",
             "-u",
-            "1:2",
+            "1",
             "--cwd",
             "/",
             "-e",
@@ -194,11 +202,20 @@ mod tests {
             "ls",
         ];
         let expected = json!({
-            "terminal": true, "user": {"uid": 1, "gid": 2, "additionalGids": [3, 4]},
+            "terminal": true, "user": {"uid": 1, "gid": 8, "additionalGids": [3, 4]},
             "args": ["ls"], "env": ["PATH=/bin", "A=1", "B="], "cwd": "/",
             "noNewPrivileges": true, "unknown": 1
         });
         assert_eq!(made(&words).unwrap(), expected);
+    }
+
+    #[test]
+    fn users_are_numbers() {
+        assert_eq!(user_ids("1:2").unwrap(), (1, Some(2)));
+        assert_eq!(user_ids("0").unwrap(), (0, None));
+        for bad in ["", ":", "1:", "-1", "a:1", "1:2:3", "4294967296"] {
+            assert!(user_ids(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -286,5 +287,44 @@ fn what_is_no_configuration_is_refused_in_one_sentence() {
         let error = error(config);
         assert!(error.contains(part), "{pointer}: {error}");
         assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+/// Paths of all values in `value` (RFC 6901).
+fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                pointers(field, &format!("{at}/{name}"), found);
+            }
+        }
+        Value::Array(list) => {
+            for (index, item) in list.iter().enumerate() {
+                pointers(item, &format!("{at}/{index}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_configuration_makes_us_panic(
+        picked: Vec<(prop::sample::Index, prop::sample::Index)>
+    ) {
+        let strange = [
+            Value::Null, json!(true), json!(-1), json!(u64::MAX), json!(i64::MAX), json!(0.5),
+            json!(""), json!("/../.."), json!([]), json!([null]), json!({}), json!({"": []}),
+        ];
+        let mut config = parse(OPTIONS);
+        let mut all = Vec::new();
+        pointers(&config, "", &mut all);
+        for (place, value) in picked.iter().take(3) {
+            if let Some(place) = config.pointer_mut(place.get::<String>(&all)) {
+                *place = value.get(&strange).clone();
+            }
+        }
+        let _ = rewrite(&mut config, "c0ffee", &host());
     }
 }
