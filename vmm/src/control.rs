@@ -97,7 +97,11 @@ pub enum End {
     /// The guest's kernel panicked (and then reset, as it is told to).
     Panicked,
     /// A vCPU shut down: a fault while handling a fault while handling a fault.
-    TripleFault,
+    TripleFault {
+        /// One line on where it was. Missing where KVM has reset the vCPU already, as it does
+        /// on AMD processors.
+        registers: Option<String>,
+    },
     /// KVM could not go on.
     VcpuFailed { reason: String },
     /// The launcher or a user asked for it.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use kvm_bindings::{
-    KVM_INTERNAL_ERROR_EMULATION, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
+    KVM_INTERNAL_ERROR_EMULATION, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_regs,
+    kvm_run, kvm_sregs,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use runcvm_devices::bus::Bus;
@@ -40,6 +41,7 @@ pub(super) extern "C" fn kicked(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut
 
 /// What a vCPU's thread needs.
 pub(super) struct Runner {
+    pub(super) id: usize,
     pub(super) vcpu: VcpuFd,
     pub(super) buses: Arc<Buses>,
     pub(super) exits: Arc<Exits>,
@@ -104,7 +106,10 @@ impl Runner {
                 (Exit::Interrupted, None)
             }
             Ok(VcpuExit::Hlt) => (Exit::Other, None),
-            Ok(VcpuExit::Shutdown) => (Exit::Other, Some(End::TripleFault)),
+            Ok(VcpuExit::Shutdown) => {
+                let registers = self.registers();
+                (Exit::Other, Some(End::TripleFault { registers }))
+            }
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => {
                 (Exit::Other, Some(End::PoweredOff))
             }
@@ -122,6 +127,14 @@ impl Runner {
         };
         self.exits.count(exit);
         end
+    }
+
+    /// Where the vCPU is, in one line; `None` if it is where a reset leaves it.
+    fn registers(&self) -> Option<String> {
+        let regs = self.vcpu.get_regs().ok()?;
+        let sregs = self.vcpu.get_sregs().ok()?;
+        let line = describe(&regs, &sregs)?;
+        Some(format!("vCPU {}: {line}", self.id))
     }
 
     /// What KVM could not do, and where.
@@ -143,6 +156,28 @@ impl Runner {
             format!("KVM failed with internal error {}{at}", error.suberror)
         }
     }
+}
+
+/// The registers that tell most of a crash. `None` if they are those of a processor that was
+/// just reset (Intel SDM, volume 3, "Processor State After Reset").
+fn describe(regs: &kvm_regs, sregs: &kvm_sregs) -> Option<String> {
+    const PROTECTED: u64 = 1 << 0;
+    const RESET_RIP: u64 = 0xfff0;
+    if sregs.cr0 & PROTECTED == 0 && regs.rip == RESET_RIP {
+        return None;
+    }
+    Some(format!(
+        "CS {:x} RIP {:x} RSP {:x} RFLAGS {:x} CR0 {:x} CR2 {:x} CR3 {:x} CR4 {:x} EFER {:x}",
+        sregs.cs.selector,
+        regs.rip,
+        regs.rsp,
+        regs.rflags,
+        sregs.cr0,
+        sregs.cr2,
+        sregs.cr3,
+        sregs.cr4,
+        sregs.efer
+    ))
 }
 
 fn failed(reason: String) -> End {
@@ -173,6 +208,27 @@ fn instruction(data: &[u64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crash_shows_registers_unless_they_were_reset() {
+        let mut regs = kvm_regs {
+            rip: 0xfff0,
+            rsp: 0x1234,
+            ..Default::default()
+        };
+        let mut sregs = kvm_sregs {
+            cr0: 0x6000_0010,
+            ..Default::default()
+        };
+        assert_eq!(describe(&regs, &sregs), None);
+        sregs.cr0 = 0x8005_0033;
+        sregs.cr2 = 0xdead;
+        regs.rip = u64::MAX;
+        let line = describe(&regs, &sregs).unwrap();
+        assert!(line.contains(" RIP ffffffffffffffff RSP 1234 "), "{line}");
+        assert!(line.contains(" CR0 80050033 CR2 dead "), "{line}");
+        assert_eq!(line.lines().count(), 1);
+    }
 
     #[test]
     fn a_failed_instruction_is_shown_if_it_is_known() {

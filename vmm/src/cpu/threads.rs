@@ -140,6 +140,7 @@ impl Threads {
         for (id, vcpu) in vcpus.into_iter().enumerate() {
             let exits = Arc::new(Exits::default());
             let runner = Runner {
+                id,
                 vcpu,
                 buses: Arc::clone(buses),
                 exits: Arc::clone(&exits),

@@ -378,7 +378,16 @@ impl<'a> Supervisor<'a> {
                 return;
             }
             _ if share.is_some() => (share.expect("just seen"), None),
-            Some(Event::Ended { end, log }) => (describe(&end), Some(log)),
+            Some(Event::Ended { end, mut log }) => {
+                if let End::TripleFault {
+                    registers: Some(line),
+                } = &end
+                {
+                    // Below the kernel's own words, if it had any.
+                    log = format!("{}\n{line}", log.trim()).trim_start().to_owned();
+                }
+                (describe(&end), Some(log))
+            }
             Some(Event::Failed { message }) => (message, None),
             _ => (format!("The machine {}", self.machine.last_words()), None),
         };
@@ -418,7 +427,7 @@ fn resize_console(machine: &mut MachineProcess) {
 fn describe(end: &End) -> String {
     match end {
         End::Panicked => "The guest's kernel panicked".into(),
-        End::TripleFault => "The guest crashed with a triple fault".into(),
+        End::TripleFault { .. } => "The guest crashed with a triple fault".into(),
         End::VcpuFailed { reason } => format!("KVM could not go on: {reason}"),
         End::PoweredOff | End::Reset | End::Killed => "The machine ended".into(),
     }

@@ -59,7 +59,7 @@ mod tests {
         let ending = Ending::new().unwrap();
         assert_eq!(ending.get(), None);
         ending.report(End::PoweredOff);
-        ending.reporter()(End::TripleFault);
+        ending.reporter()(End::Reset);
         assert_eq!(ending.get(), Some(&End::PoweredOff));
         assert_eq!(ending.known.read().unwrap(), 1);
     }

@@ -169,7 +169,7 @@ fn a_guest_that_ends_by_itself_is_judged_by_how() {
             Some("The guest's kernel panicked"),
         ),
         (
-            ended(End::TripleFault, &long),
+            ended(End::TripleFault { registers: None }, &long),
             125,
             Some("The guest crashed with a triple fault"),
         ),
@@ -192,6 +192,21 @@ fn a_guest_that_ends_by_itself_is_judged_by_how() {
             assert_eq!(log.lines().count(), KERNEL_LINES);
             assert!(log.ends_with("line 49"));
         }
+    }
+}
+
+#[test]
+fn a_triple_fault_shows_where_it_happened() {
+    for (log, expected) in [
+        ("", "vCPU 1: RIP 0"),
+        ("last words\n", "last words\nvCPU 1: RIP 0"),
+    ] {
+        let mut bench = Bench::new(false, None);
+        let guest = bench.guest();
+        let registers = Some("vCPU 1: RIP 0".to_owned());
+        bench.say(&ended(End::TripleFault { registers }, log));
+        drop(guest);
+        assert_eq!(bench.outcome().kernel_log.as_deref(), Some(expected));
     }
 }
 
