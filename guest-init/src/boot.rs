@@ -102,7 +102,7 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
         unshare(CloneFlags::CLONE_NEWPID).context("cannot make a PID namespace")?;
         own_proc = Some(mounts::make_proc_mountpoint(&root)?);
     }
-    let devices = mounts::mount_kernel_filesystems(&root)?;
+    let devices = mounts::mount_kernel_filesystems(&root, &config.mounts)?;
     cgroups::mount(&root, config.cgroups, systemd)?;
     for mount in &config.mounts {
         mounts::mount_for_user(&root, mount)?;

@@ -5,11 +5,13 @@
 
 mod disks;
 mod options;
+mod submount;
+mod tmpfs;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -134,10 +136,17 @@ pub(crate) fn make_proc_mountpoint(root: &RootDir) -> Result<OwnedFd> {
     Ok(mountpoint)
 }
 
-/// Mounts what else the kernel shows as filesystems, and completes `/dev`.
-pub(crate) fn mount_kernel_filesystems(root: &RootDir) -> Result<Devices> {
+/// Mounts what else the kernel shows as filesystems, and completes `/dev`. What holds files
+/// is left out where one of the `later` mounts takes its place.
+pub(crate) fn mount_kernel_filesystems(root: &RootDir, later: &[Mount]) -> Result<Devices> {
     for filesystem in &KERNEL_FILESYSTEMS {
-        mount_kernel_filesystem(root, filesystem)?;
+        let target = Path::new(filesystem.target);
+        let replaced = later
+            .iter()
+            .any(|mount| Path::new(OsStr::from_bytes(&mount.target)) == target);
+        if filesystem.kind != "tmpfs" || !replaced {
+            mount_kernel_filesystem(root, filesystem)?;
+        }
     }
     let dir = OFlag::O_PATH | OFlag::O_DIRECTORY;
     let dev = root
@@ -201,12 +210,13 @@ pub(crate) fn mount_for_user(root: &RootDir, wanted: &Mount) -> Result<()> {
             tag,
             file: Some(file),
         } => mount_shared_file(root, path, tag, file, wanted.read_only),
-        MountSource::Tmpfs { options } => mount_tmpfs(root, path, options, wanted.read_only),
+        MountSource::Tmpfs { options } => tmpfs::mount(root, path, options, wanted.read_only),
         MountSource::Disk {
             serial,
             filesystem,
             options,
         } => disks::mount(root, path, serial, filesystem, options),
+        MountSource::Submount => submount::mount(root, path, wanted.read_only).map_err(Into::into),
     };
     done.with_context(|| format!("cannot mount on {}", path.display()))
 }
@@ -289,49 +299,8 @@ fn bind_file(file: &Path, target: &OwnedFd, read_only: bool) -> Result<()> {
     if fstat(&source)?.st_mode & libc::S_IFMT == libc::S_IFDIR {
         bail!("{} of the share is a directory", file.display());
     }
-    clone_mount(&source, target)?;
+    submount::bind(&source, target, false)?;
     Ok(())
-}
-
-/// Mounts `source` over `target` as a bind mount does, both by descriptor.
-fn clone_mount(source: &OwnedFd, target: &OwnedFd) -> nix::Result<()> {
-    use std::os::fd::FromRawFd;
-
-    let at_empty_path = u32::try_from(libc::AT_EMPTY_PATH).expect("a small positive constant");
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | at_empty_path;
-    // SAFETY: the path is a C string, and the descriptor is open.
-    let tree =
-        unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), flags) };
-    let tree = i32::try_from(Errno::result(tree)?).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the system call has just made this descriptor, and nobody else knows it.
-    let tree = unsafe { OwnedFd::from_raw_fd(tree) };
-    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
-    // SAFETY: the paths are C strings, and the descriptors are open.
-    let moved = unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            target.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-        )
-    };
-    Errno::result(moved).map(drop)
-}
-
-fn mount_tmpfs(root: &RootDir, path: &Path, options: &[u8], read_only: bool) -> Result<()> {
-    let (target, existed) = root.make_dir(path)?;
-    let mut parsed = options::parse(options)?;
-    if existed && !parsed.has_mode() {
-        // As container runtimes do: who may use the directory stays as it was.
-        parsed.push_mode(fstat(&target)?.st_mode & 0o7777);
-    }
-    if read_only {
-        parsed.flags |= MsFlags::MS_RDONLY;
-    }
-    mount_on(&target, "tmpfs", "tmpfs", parsed.flags, Some(&parsed.data))
-        .with_context(|| format!("tmpfs with options {:?}", parsed.data))
 }
 
 fn make_own_dir(path: &str) -> Result<()> {

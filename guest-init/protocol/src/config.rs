@@ -58,6 +58,10 @@ pub enum MountSource {
         filesystem: String,
         options: ByteBuf,
     },
+    /// What the host has mounted at this place of the root filesystem's share, a directory
+    /// or a file. It becomes a mount of the guest too, which may be writable where the root
+    /// filesystem is not.
+    Submount,
 }
 
 /// A network interface.

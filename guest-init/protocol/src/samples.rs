@@ -114,6 +114,7 @@ fn mount() -> impl Strategy<Value = Mount> {
                 options,
             }
         }),
+        Just(MountSource::Submount),
     ];
     (source, bytes(), any::<bool>()).prop_map(|(source, target, read_only)| Mount {
         source,

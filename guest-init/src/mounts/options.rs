@@ -1,4 +1,4 @@
-//! Options of a tmpfs, as `mount -o` takes them.
+//! Options of a filesystem, as `mount -o` takes them.
 
 use nix::mount::MsFlags;
 use thiserror::Error;
@@ -19,14 +19,18 @@ pub(crate) enum OptionsError {
 pub(crate) struct Options {
     pub(crate) flags: MsFlags,
     pub(crate) data: String,
+    /// A new tmpfs begins with what is below it.
+    pub(crate) copy_up: bool,
 }
 
 impl Options {
-    /// `mode=` is among them.
-    pub(crate) fn has_mode(&self) -> bool {
-        self.data
+    /// `key=` is among them.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        let mut given = self
+            .data
             .split(',')
-            .any(|option| option.starts_with("mode="))
+            .filter_map(|option| option.split_once('='));
+        given.any(|(name, _)| name == key)
     }
 
     /// Adds the permission bits `mode`.
@@ -60,10 +64,13 @@ pub(crate) fn parse(options: &[u8]) -> Result<Options, OptionsError> {
     let mut parsed = Options {
         flags: MsFlags::empty(),
         data: String::new(),
+        copy_up: false,
     };
     for option in options.split(',').filter(|option| !option.is_empty()) {
         if let Some((flag, on)) = flag(option) {
             parsed.flags.set(flag, on);
+        } else if matches!(option, "tmpcopyup" | "notmpcopyup") {
+            parsed.copy_up = option == "tmpcopyup";
         } else if is_for_tmpfs(option) {
             parsed.push(option);
         } else {
@@ -104,8 +111,13 @@ fn flag(option: &str) -> Option<(MsFlags, bool)> {
         "norelatime" => (MsFlags::MS_RELATIME, false),
         "strictatime" => (MsFlags::MS_STRICTATIME, true),
         "nostrictatime" => (MsFlags::MS_STRICTATIME, false),
-        // Nothing in the machine propagates mounts anyway.
-        "private" | "rprivate" => (MsFlags::empty(), true),
+        "silent" => (MsFlags::MS_SILENT, true),
+        "loud" => (MsFlags::MS_SILENT, false),
+        "iversion" => (MsFlags::MS_I_VERSION, true),
+        "noiversion" => (MsFlags::MS_I_VERSION, false),
+        // Nothing in the machine propagates mounts anyway, and mandatory locks are gone.
+        "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "unbindable"
+        | "runbindable" | "mand" | "nomand" => (MsFlags::empty(), true),
         _ => return None,
     })
 }
@@ -119,7 +131,7 @@ mod tests {
         let parsed = parse(b"rw,noexec,nosuid,size=65536k,mode=1770,uid=1000").unwrap();
         assert_eq!(parsed.flags, MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID);
         assert_eq!(parsed.data, "size=65536k,mode=1770,uid=1000");
-        assert!(parsed.has_mode());
+        assert!(parsed.has("mode"));
     }
 
     #[test]
@@ -130,13 +142,21 @@ mod tests {
     }
 
     #[test]
+    fn what_docker_and_podman_add_is_understood() {
+        let parsed = parse(b"rprivate,tmpcopyup,nosuid,shared,size=64k").unwrap();
+        assert_eq!((parsed.flags, parsed.copy_up), (MsFlags::MS_NOSUID, true));
+        assert_eq!(parsed.data, "size=64k");
+        assert!(!parse(b"tmpcopyup,notmpcopyup").unwrap().copy_up);
+    }
+
+    #[test]
     fn no_options_are_fine() {
         let parsed = parse(b"").unwrap();
         assert_eq!(
             (parsed.flags, parsed.data),
             (MsFlags::empty(), String::new())
         );
-        assert!(!parse(b",,").unwrap().has_mode());
+        assert!(!parse(b",,").unwrap().has("mode"));
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn kind(path: &Path) -> FsType {
 fn kernel_filesystems_and_devices_are_there() {
     mount_test(|root, path| {
         mount_kernel_filesystem(root, &PROC).unwrap();
-        let devices = mount_kernel_filesystems(root).unwrap();
+        let devices = mount_kernel_filesystems(root, &[]).unwrap();
         assert_eq!(kind(&path.join("proc")), PROC_SUPER_MAGIC);
         assert!(path.join("proc/self/status").exists());
         assert!(path.join("sys/class").exists());
@@ -126,6 +126,113 @@ fn a_tmpfs_has_its_options() {
         assert_eq!(kind(&path.join("ro")), TMPFS_MAGIC);
         let error = fs::write(path.join("ro/file"), "").unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+    });
+}
+
+#[test]
+fn a_tmpfs_of_the_user_takes_the_place_of_shared_memory() {
+    mount_test(|root, path| {
+        let own = tmpfs("/dev/shm/", "size=4k,mode=1777", false);
+        mount_kernel_filesystems(root, std::slice::from_ref(&own)).unwrap();
+        mount_for_user(root, &own).unwrap();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let shm = format!(" {} tmpfs ", path.join("dev/shm").display());
+        let found: Vec<_> = mounts.lines().filter(|line| line.contains(&shm)).collect();
+        assert!(
+            found.len() == 1 && found[0].contains("size=4k"),
+            "{found:?}"
+        );
+        fs::remove_dir(path.join("dev/shm")).unwrap_err();
+    });
+}
+
+#[test]
+fn a_tmpfs_may_begin_with_what_is_below_it() {
+    mount_test(|root, path| {
+        let old = path.join("old");
+        fs::create_dir_all(old.join("a/b")).unwrap();
+        fs::write(old.join("a/b/file"), "content").unwrap();
+        std::os::unix::fs::chown(old.join("a/b/file"), Some(3), Some(4)).unwrap();
+        fs::set_permissions(old.join("a/b/file"), PermissionsExt::from_mode(0o4710)).unwrap();
+        std::os::unix::fs::chown(&old, Some(7), Some(8)).unwrap();
+        std::os::unix::fs::lchown(old.join("a"), Some(5), Some(6)).unwrap();
+        symlink("/etc/passwd", old.join("link")).unwrap();
+        nix::unistd::mkfifo(&old.join("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        mount_for_user(root, &tmpfs("/old", "tmpcopyup,ro,size=1m", false)).unwrap();
+        fs::remove_dir(&old).unwrap_err();
+
+        assert_eq!(kind(&old), TMPFS_MAGIC);
+        let owner = |name: &str| {
+            let found = fs::symlink_metadata(old.join(name)).unwrap();
+            (found.uid(), found.gid(), found.mode() & 0o7777)
+        };
+        assert_eq!(owner(""), (7, 8, 0o755));
+        assert_eq!(owner("a"), (5, 6, 0o755));
+        assert_eq!(owner("a/b/file"), (3, 4, 0o4710));
+        assert_eq!(owner("fifo").2, 0o400);
+        assert_eq!(fs::read(old.join("a/b/file")).unwrap(), b"content");
+        let link = fs::read_link(old.join("link")).unwrap();
+        assert_eq!(link, Path::new("/etc/passwd"));
+        let error = fs::write(old.join("new"), "").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+
+        fs::create_dir(path.join("big")).unwrap();
+        fs::write(path.join("big/file"), vec![1; 100_000]).unwrap();
+        let error = mount_for_user(root, &tmpfs("/big", "tmpcopyup,size=64k", false)).unwrap_err();
+        let text = format!("{error:#}");
+        assert!(
+            text.contains("/big") && text.contains("No space left"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+fn what_the_host_mounted_is_writable_in_a_root_that_is_not() {
+    mount_test(|root, path| {
+        fs::create_dir_all(path.join("data/dir")).unwrap();
+        fs::create_dir_all(path.join("etc")).unwrap();
+        for name in ["etc/hosts", "etc/hostname"] {
+            fs::write(path.join(name), "").unwrap();
+        }
+        let mounted = path.join("data/dir");
+        mount(
+            Some("x"),
+            &mounted,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            NOTHING,
+        )
+        .unwrap();
+        for (target, read_only) in [
+            ("/data", false),
+            ("/data/dir", true),
+            ("/etc/hosts", false),
+            ("/etc/hostname", true),
+        ] {
+            let submount = Mount {
+                source: MountSource::Submount,
+                target: ByteBuf::from(target),
+                read_only,
+            };
+            mount_for_user(root, &submount).unwrap();
+        }
+        make_root_read_only(root).unwrap();
+        let write = |name: &str| fs::write(path.join(name), "x").map_err(|e| e.raw_os_error());
+        write("data/file").unwrap();
+        write("etc/hosts").unwrap();
+        for name in ["file", "etc/hostname", "data/dir/file"] {
+            assert_eq!(write(name), Err(Some(libc::EROFS)), "{name}");
+        }
+        let missing = Mount {
+            source: MountSource::Submount,
+            target: ByteBuf::from("/none"),
+            read_only: false,
+        };
+        mount_for_user(root, &missing).unwrap_err();
+        for name in ["data", "etc/hosts", "etc/hostname"] {
+            umount2(&path.join(name), MntFlags::MNT_DETACH).unwrap();
+        }
     });
 }
 

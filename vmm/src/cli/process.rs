@@ -27,7 +27,7 @@ pub(super) struct ProcessArgs {
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
 
-    /// Working directory; made if it is not there [default: / or, for exec, the machine's]
+    /// Working directory; made for run if it is not there [default: / or, for exec, the machine's]
     #[arg(short = 'w', long = "workdir", value_name = "DIR")]
     cwd: Option<OsString>,
 

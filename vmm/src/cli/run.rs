@@ -70,6 +70,18 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
 
+    /// Let the guest read its root filesystem, but not write to it
+    #[arg(long)]
+    read_only: bool,
+
+    /// Set a kernel parameter of the guest
+    #[arg(long = "sysctl", value_name = "NAME=VALUE")]
+    sysctls: Vec<String>,
+
+    /// Control groups on the guest's /sys/fs/cgroup
+    #[arg(long, value_enum, default_value_t = CgroupMode::Auto)]
+    cgroups: CgroupMode,
+
     /// Who is PID 1: the command itself, or a PID namespace's init around it
     #[arg(long, value_enum, default_value_t = Init::Auto)]
     init: Init,
@@ -109,6 +121,17 @@ enum Init {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum CgroupMode {
+    /// none for systemd, v2 for all else
+    Auto,
+    None,
+    V1,
+    V2,
+    /// v1, and v2 without controllers in `unified`
+    Hybrid,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Bus {
     Pci,
     Mmio,
@@ -143,7 +166,7 @@ impl RunArgs {
         );
         Ok(LaunchSpec {
             rootfs: self.rootfs.clone(),
-            root_read_only: false,
+            root_read_only: self.read_only,
             kernel: self.kernel.clone(),
             cpus: self.cpus,
             memory: values::memory(&self.memory)?,
@@ -155,8 +178,18 @@ impl RunArgs {
             },
             hostname: Some(ByteBuf::from(hostname.as_bytes())),
             domainname: None,
-            sysctls: Vec::new(),
-            cgroups: Cgroups::Auto,
+            sysctls: self
+                .sysctls
+                .iter()
+                .map(|s| values::sysctl(s))
+                .collect::<Result<_>>()?,
+            cgroups: match self.cgroups {
+                CgroupMode::Auto => Cgroups::Auto,
+                CgroupMode::None => Cgroups::None,
+                CgroupMode::V1 => Cgroups::V1,
+                CgroupMode::V2 => Cgroups::V2,
+                CgroupMode::Hybrid => Cgroups::Hybrid,
+            },
             forwards: Vec::new(),
             mounts: self.mounts()?,
             disks: self

@@ -115,6 +115,14 @@ fn check_target(option: &str, shown: &str, target: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// `NAME=VALUE`.
+pub(super) fn sysctl(text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => bail!("--sysctl \"{text}\" sets nothing: it must be NAME=VALUE"),
+    }
+}
+
 /// `PATH[,ro][,id=ID][,queues=N]`. Options are looked for from the end, so that a path may
 /// have commas.
 pub(super) fn disk(text: &OsStr, cpus: u8) -> Result<DiskSpec> {

@@ -18,9 +18,12 @@ pub(crate) struct Tagged {
 /// Opens everything that is shared: the root filesystem, then the volumes. Returns what the
 /// guest mounts over its root too.
 pub(crate) fn open_shares(spec: &LaunchSpec) -> Result<(Vec<Tagged>, Vec<Mount>), share::Error> {
+    let is_submount = |mount: &MountSpec| matches!(mount, MountSpec::Submount { .. });
+    // A share that may not be written as a whole has nothing in it that may.
+    let read_only = spec.root_read_only && !spec.mounts.iter().any(is_submount);
     let mut shares = vec![Tagged {
         tag: ROOT_TAG.into(),
-        opened: share::open_root(&spec.rootfs, spec.root_read_only)?,
+        opened: share::open_root(&spec.rootfs, read_only)?,
     }];
     let mut mounts = Vec::new();
     for mount in &spec.mounts {
@@ -63,6 +66,11 @@ pub(crate) fn open_shares(spec: &LaunchSpec) -> Result<(Vec<Tagged>, Vec<Mount>)
                 },
                 target: target.clone(),
                 read_only: false,
+            },
+            MountSpec::Submount { target, read_only } => Mount {
+                source: MountSource::Submount,
+                target: target.clone(),
+                read_only: *read_only,
             },
         });
     }

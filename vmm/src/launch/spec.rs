@@ -83,6 +83,13 @@ pub enum MountSpec {
         /// Mount options as in `mount -o`.
         options: ByteBuf,
     },
+    /// What is mounted at this place of the root filesystem already, on the host.
+    Submount {
+        /// Absolute path in the guest.
+        target: ByteBuf,
+        /// It is read-only on the host, and shall look so in the guest.
+        read_only: bool,
+    },
 }
 
 impl MountSpec {
@@ -91,7 +98,8 @@ impl MountSpec {
         match self {
             Self::Volume { target, .. }
             | Self::Tmpfs { target, .. }
-            | Self::Disk { target, .. } => target,
+            | Self::Disk { target, .. }
+            | Self::Submount { target, .. } => target,
         }
     }
 }

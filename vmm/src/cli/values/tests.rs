@@ -175,3 +175,11 @@ fn variables_need_a_name() {
     assert!(env("".as_ref(), none).is_err());
     assert!(env("=x".as_ref(), none).is_err());
 }
+
+#[test]
+fn kernel_parameters_have_a_name_and_a_value() {
+    let expected = ("net.core.somaxconn".to_owned(), "a=b".to_owned());
+    assert_eq!(sysctl("net.core.somaxconn=a=b").unwrap(), expected);
+    assert!(sysctl("vm.swappiness").is_err());
+    assert!(sysctl("=1").is_err());
+}
