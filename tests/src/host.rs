@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 /// A field of `/proc/meminfo`, such as `MemTotal`, in bytes.
 pub fn meminfo(name: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").expect("Linux has it");
@@ -22,4 +24,13 @@ pub fn md5(path: &Path) -> String {
         .expect("coreutils are installed");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout[..32]).into_owned()
+}
+
+/// Lets this process, and those that it starts, have this many files open, or as many as it
+/// may have.
+pub fn allow_files(count: u64) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("it can be asked for");
+    if soft < count {
+        setrlimit(Resource::RLIMIT_NOFILE, count.min(hard), hard).expect("it is allowed");
+    }
 }

@@ -44,7 +44,7 @@ mod vm;
 
 pub use case::Case;
 pub use cgroup::{Cgroup, Member};
-pub use host::{md5, meminfo};
+pub use host::{allow_files, md5, meminfo};
 pub use invocation::Invocation;
 pub use net::Tap;
 pub use pair::Pair;

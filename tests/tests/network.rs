@@ -7,12 +7,15 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use runcvm_tests::{Output, Running, RunningVm, Shared, Tap, Vm, md5, scratch};
+use runcvm_tests::{Output, Running, RunningVm, Shared, Tap, Vm, allow_files, md5, scratch};
 
 /// Where the guest's echo listens.
 const PORT: u16 = 7000;
+
+/// How long a connection may stand still.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Links between host and guest: host, guest, MTU.
 const LINKS: [(&str, &str, u32); 4] = [
@@ -36,6 +39,7 @@ impl Networked {
     }
 
     fn new() -> Self {
+        allow_files(4096);
         let first = Tap::new(&["10.78.0.1/24", "fd78::1/64"], 1500);
         let second = Tap::new(&["10.79.0.1/24", "fd79::1/64"], 9000);
         let nets = [
@@ -137,10 +141,33 @@ fn connect(address: &str, port: u16) -> TcpStream {
     let address = SocketAddr::new(address.parse().unwrap(), port);
     let stream = TcpStream::connect_timeout(&address, Duration::from_secs(20))
         .unwrap_or_else(|error| panic!("{address}: {error}"));
+    limit(&stream);
     stream
-        .set_read_timeout(Some(Duration::from_secs(60)))
-        .unwrap();
+}
+
+/// Waits for a connection, but not for a guest that is no more.
+#[track_caller]
+fn accept(listener: &TcpListener) -> TcpStream {
+    let deadline = Instant::now() + PATIENCE;
+    listener.set_nonblocking(true).unwrap();
+    let stream = loop {
+        match listener.accept() {
+            Ok((stream, _)) => break stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                assert!(Instant::now() < deadline, "nobody connects");
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    stream.set_nonblocking(false).unwrap();
+    limit(&stream);
     stream
+}
+
+fn limit(stream: &TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
 }
 
 #[test]
@@ -185,26 +212,22 @@ fn packets_are_as_large_as_the_mtu_and_no_larger() {
     for (host, _, mtu) in LINKS {
         // Less the headers of IP and ICMP.
         let payload = mtu - if host.contains(':') { 48 } else { 28 };
-        let ping = |size: u32| {
-            machine.vm.exec().run([
-                "ping",
-                "-q",
-                "-c",
-                "2",
-                "-i",
-                "0.2",
-                "-w",
-                "10",
-                "-M",
-                "do",
-                "-s",
-                &size.to_string(),
-                host,
-            ])
+        let ping = |size: u32, limit: [&str; 2]| {
+            let size = size.to_string();
+            let command = ["ping", "-q", "-c", "1", "-M", "do", "-s", &size];
+            machine
+                .vm
+                .exec()
+                .run([&command, &limit[..], &[host]].concat())
         };
-        let output = ping(payload).succeeded();
-        assert!(output.out().contains("2 received"), "{}", output.out());
-        assert_ne!(ping(payload + 1).status, 0, "{host}: more than {mtu} bytes");
+        let output = ping(payload, ["-w", "10"]).succeeded();
+        assert!(output.out().contains("1 received"), "{}", output.out());
+        let output = ping(payload + 1, ["-W", "1"]);
+        let complaint = output.err().to_lowercase();
+        assert!(
+            output.status != 0 && complaint.contains("message too long"),
+            "{host}: {output:?}"
+        );
     }
 }
 
@@ -222,7 +245,7 @@ fn a_quarter_of_a_gibibyte_arrives_whole_both_ways() {
     let (host, ..) = LINKS[0];
     let (listener, port) = listen(host);
     let sender = start(&machine.vm, &["send", host, &port, "256"]);
-    let (mut connection, _) = listener.accept().unwrap();
+    let mut connection = accept(&listener);
     let received = io::copy(&mut connection, &mut File::create(&path).unwrap()).unwrap();
     assert_eq!(received, 256 << 20);
     assert_eq!(sender.wait().succeeded().out().trim(), md5(&path));
@@ -231,7 +254,7 @@ fn a_quarter_of_a_gibibyte_arrives_whole_both_ways() {
     let (host, ..) = LINKS[3];
     let (listener, port) = listen(host);
     let receiver = start(&machine.vm, &["receive", host, &port]);
-    let (mut connection, _) = listener.accept().unwrap();
+    let mut connection = accept(&listener);
     io::copy(&mut File::open(&path).unwrap(), &mut connection).unwrap();
     drop(connection);
     assert_eq!(receiver.wait().succeeded().out().trim(), md5(&path));
@@ -240,35 +263,37 @@ fn a_quarter_of_a_gibibyte_arrives_whole_both_ways() {
 #[test]
 fn interfaces_and_routes_are_as_asked_for() {
     let machine = Networked::machine();
-    let sh = |script: &str| machine.vm.sh(script);
+    let output = machine.vm.sh(
+        "cd /sys/class/net; ls; cat eth0/mtu eth1/mtu lo/operstate; cat eth?/address
+        ping -q -c 1 127.0.0.1 >/dev/null
+        ip -o address show scope global | awk '{ print $2, $4 }'
+        ip -4 route show default; ip -6 route show default",
+    );
+    let lines: Vec<_> = output.lines().map(str::trim_end).collect();
     assert_eq!(
-        sh("cd /sys/class/net; ls; cat eth0/mtu eth1/mtu"),
-        "eth0\neth1\nlo\n1500\n9000\n"
+        lines[..6],
+        ["eth0", "eth1", "lo", "1500", "9000", "unknown"]
     );
-    assert_eq!(
-        sh("cat /sys/class/net/lo/operstate; ping -q -c 1 127.0.0.1 >/dev/null"),
-        "unknown\n"
-    );
-    let addresses = sh("ip -o address show scope global | awk '{ print $2, $4 }'");
-    assert_eq!(
-        addresses,
-        "eth0 10.78.0.2/24\neth0 fd78::2/64\neth1 10.79.0.2/24\neth1 fd79::2/64\n"
-    );
-    let route = sh("ip -4 route show default");
-    assert!(
-        route.starts_with("default via 10.78.0.1 dev eth0"),
-        "{route}"
-    );
-    let route = sh("ip -6 route show default");
-    assert!(route.starts_with("default via fd79::1 dev eth1"), "{route}");
     // Local administration, and one each.
-    let addresses = sh("cat /sys/class/net/eth?/address");
-    let addresses: Vec<_> = addresses.lines().collect();
+    let addresses = &lines[6..8];
     assert_ne!(addresses[0], addresses[1]);
     for address in addresses {
         let first = u8::from_str_radix(&address[..2], 16).unwrap();
         assert_eq!(first & 0b11, 0b10, "{address}");
     }
+    let addresses = [
+        "eth0 10.78.0.2/24",
+        "eth0 fd78::2/64",
+        "eth1 10.79.0.2/24",
+        "eth1 fd79::2/64",
+    ];
+    assert_eq!(lines[8..12], addresses);
+    assert_eq!(lines[12], "default via 10.78.0.1 dev eth0");
+    assert!(
+        lines[13].starts_with("default via fd79::1 dev eth1"),
+        "{output}"
+    );
+    assert_eq!(lines.len(), 14, "{output}");
 }
 
 fn is_there(interface: &str) -> bool {
