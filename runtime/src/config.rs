@@ -19,9 +19,10 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Process;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::container::ContainerSpec;
+use crate::network::dns;
 use crate::options::Environment;
 use crate::resources::{self, Machine};
 
@@ -62,6 +63,8 @@ pub(crate) fn rewrite(config: &mut Value, id: &str, host: &Host) -> Result<Conta
     warnings.extend(namespaces::check(linux)?);
     let shares_hostname = !namespaces::has(linux, "uts");
     let mut sysctls: BTreeMap<String, String> = take(linux, "sysctl")?.unwrap_or_default();
+    let (name, value) = dns::PORTS_SYSCTL;
+    linux.insert("sysctl".into(), json!({ name: value }));
     devices::replace(linux)?;
     for unwanted in ["seccomp", "mountLabel"] {
         linux.remove(unwanted);

@@ -17,6 +17,7 @@ mod handover;
 mod image;
 mod inherited;
 mod kernel_choice;
+mod network;
 mod options;
 mod report;
 mod resources;

@@ -13,6 +13,7 @@ mod spec;
 use std::ffi::{CString, OsString};
 use std::io::{IsTerminal, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -23,6 +24,7 @@ pub(crate) use spec::process;
 
 use crate::container::{ContainerSpec, PREFIX_FD, PROGRAM_FD};
 use crate::inherited;
+use crate::network;
 use crate::options::Break;
 
 /// The verb.
@@ -98,8 +100,9 @@ fn second_stage(started: u64) -> Result<Outcome> {
     }
     let moments = &container.options.breaks;
     break_at(moments, Break::PreNet)?;
+    let network = network::set_up(Path::new(jail::IMAGE), None)?;
     break_at(moments, Break::PostNet)?;
-    let launch = spec::launch(&container)?;
+    let launch = spec::launch(&container, network)?;
     break_at(moments, Break::PreMachine)?;
     let io = Io::inherited(launch.process.stdin).context("The standard streams cannot be used")?;
     Ok(launch::run(&launch, io, started)?)

@@ -214,7 +214,7 @@ fn packets_are_as_large_as_the_mtu_and_no_larger() {
         let payload = mtu - if host.contains(':') { 48 } else { 28 };
         let ping = |size: u32, limit: [&str; 2]| {
             let size = size.to_string();
-            let command = ["ping", "-q", "-c", "1", "-M", "do", "-s", &size];
+            let command = ["ping", "-c", "1", "-M", "do", "-s", &size];
             machine
                 .vm
                 .exec()

@@ -78,7 +78,8 @@ fn a_plain_container_of_docker_20() {
     );
     assert_eq!(capabilities["ambient"], json!([]));
     assert_eq!(config["linux"].get("seccomp"), None);
-    assert_eq!(config["linux"].get("sysctl"), None);
+    let sysctls = json!({"net.ipv4.ip_local_port_range": "61440 62463"});
+    assert_eq!(config["linux"]["sysctl"], sysctls);
     assert_eq!(config["linux"]["devices"].as_array().unwrap().len(), 2);
     // What is not the machine's stays as it was.
     let before = parse(PLAIN);

@@ -15,10 +15,11 @@ use runcvm_vmm::spec::Transport;
 
 use super::{MACHINE, jail};
 use crate::container::{ContainerSpec, Tmpfs};
+use crate::network::{Network, dns};
 use crate::options::Display;
 
 /// The machine for `container`, whose jail this process is in.
-pub(super) fn launch(container: &ContainerSpec) -> Result<LaunchSpec> {
+pub(super) fn launch(container: &ContainerSpec, network: Network) -> Result<LaunchSpec> {
     let options = &container.options;
     Ok(LaunchSpec {
         name: MACHINE.into(),
@@ -34,10 +35,14 @@ pub(super) fn launch(container: &ContainerSpec) -> Result<LaunchSpec> {
         domainname: container.domainname.as_deref().map(ByteBuf::from),
         sysctls: container.sysctls.clone(),
         cgroups: options.cgroups,
-        forwards: Vec::new(),
+        forwards: if network.dns {
+            dns::forwards().into()
+        } else {
+            Vec::new()
+        },
         mounts: container.tmpfs.iter().map(tmpfs).collect(),
         disks: Vec::new(),
-        nets: Vec::new(),
+        nets: network.nets,
         append: options.kernel_append.clone(),
         transport: Transport::Pci,
         kernel_log: options.kernel_debug || options.display == Display::Serial,

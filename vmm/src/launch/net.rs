@@ -54,6 +54,15 @@ pub(crate) struct Net {
     pub(crate) interface: Interface,
 }
 
+/// Makes the tap `name`, which then stays until it is deleted or its network namespace goes.
+pub fn make_tap(name: &str) -> Result<(), Error> {
+    let tap = open_tap(name)?;
+    // SAFETY: TUNSETPERSIST takes a number.
+    let result = unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETPERSIST, 1) };
+    nix::errno::Errno::result(result).map_err(|e| Error::SetUp(name.to_owned(), e.into()))?;
+    Ok(())
+}
+
 /// Opens the tap of the `index`th interface and brings it up.
 pub(crate) fn open(spec: &NetSpec, index: usize) -> Result<Net, Error> {
     let in_use = |e: &TapError| matches!(e, TapError::InUse(_));
