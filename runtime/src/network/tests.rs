@@ -70,7 +70,8 @@ impl Namespace {
 
     fn socket(&self, at: &str) -> UdpSocket {
         let socket = self.run(|| UdpSocket::bind(at)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let moment = Duration::from_millis(500);
+        socket.set_read_timeout(Some(moment)).unwrap();
         socket
     }
 
@@ -226,13 +227,17 @@ fn talk(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// What the echo at `server` says, asked more than once: a kernel may lose what arrives in
+/// the moment after it got an address.
 fn ask(socket: &UdpSocket, server: &str) -> String {
-    socket.send_to(b"?", server).unwrap();
     let mut buffer = [0; 100];
-    let (size, _) = socket
-        .recv_from(&mut buffer)
-        .unwrap_or_else(|e| panic!("{server}: {e}"));
-    String::from_utf8_lossy(&buffer[..size]).into_owned()
+    for _ in 0..10 {
+        socket.send_to(b"?", server).unwrap();
+        if let Ok((size, _)) = socket.recv_from(&mut buffer) {
+            return String::from_utf8_lossy(&buffer[..size]).into_owned();
+        }
+    }
+    panic!("{server} does not answer");
 }
 
 /// What the container's kernel received by TCP and UDP, and how often it complained.
