@@ -1,9 +1,9 @@
 //! The machine's network interfaces, set up by rtnetlink(7).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, bail};
-use runcvm_protocol::Interface;
+use runcvm_protocol::{Interface, Route};
 
 use crate::netlink::{Batch, Netlink, attributes};
 use crate::rootdir::RootDir;
@@ -19,6 +19,7 @@ const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFA_F_NODAD: u8 = 0x02;
 // linux/rtnetlink.h
+const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
@@ -49,7 +50,8 @@ pub(crate) fn set_up(interfaces: &[Interface], proc: &RootDir) -> Result<()> {
         make_way(&netlink, interfaces, &indices, &links)?;
         for (order, (interface, link)) in interfaces.iter().zip(indices).enumerate() {
             set_up_ipv6(interface, link, proc);
-            add_interface(&mut batch, interface, link.index, order)?;
+            add_interface(&mut batch, interface, link.index)?;
+            add_routes(&mut batch, interface, link.index, order);
         }
     }
     Ok(netlink.execute(&batch)?)
@@ -139,10 +141,12 @@ fn make_way(
 }
 
 /// IPv6 without waiting: nobody else has our addresses, so looking for duplicates would only
-/// cost time. An interface with IPv4 addresses only gets no IPv6, as in a container.
+/// cost time. An interface that is for IPv4 only gets no IPv6, as in a container.
 fn set_up_ipv6(interface: &Interface, link: &Link, proc: &RootDir) {
     let name = String::from_utf8_lossy(&link.name);
-    let (setting, value) = if interface.addresses.iter().any(|(ip, _)| ip.is_ipv6()) {
+    let addresses = interface.addresses.iter().map(|(ip, _)| ip);
+    let mut used = addresses.chain(interface.routes.iter().map(|route| &route.destination.0));
+    let (setting, value) = if used.any(IpAddr::is_ipv6) {
         ("accept_dad", "0")
     } else if !interface.addresses.is_empty() {
         ("disable_ipv6", "1")
@@ -153,7 +157,7 @@ fn set_up_ipv6(interface: &Interface, link: &Link, proc: &RootDir) {
     let _ = sysctl::write(proc, &format!("net/ipv6/conf/{name}/{setting}"), value);
 }
 
-fn add_interface(batch: &mut Batch, interface: &Interface, index: u32, order: usize) -> Result<()> {
+fn add_interface(batch: &mut Batch, interface: &Interface, index: u32) -> Result<()> {
     let name = &interface.name;
     if name.is_empty() || name.len() >= libc::IFNAMSIZ {
         bail!("{name:?} cannot be the name of a network interface: it must have 1 to 15 bytes");
@@ -166,14 +170,27 @@ fn add_interface(batch: &mut Batch, interface: &Interface, index: u32, order: us
     for &(ip, prefix) in &interface.addresses {
         add_address(batch, index, ip, prefix, name);
     }
-    for &gateway in &interface.gateways {
-        let on_link = !interface
-            .addresses
-            .iter()
-            .any(|&(ip, prefix)| same_network(ip, gateway, prefix));
-        add_default_route(batch, index, gateway, on_link, order, name);
-    }
     Ok(())
+}
+
+/// Adds the routes of the `order`th interface.
+fn add_routes(batch: &mut Batch, interface: &Interface, index: u32, order: usize) {
+    let later = u32::try_from(order).ok().filter(|&order| order > 0);
+    for &gateway in &interface.gateways {
+        let any = match gateway {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let route = Route {
+            destination: (any, 0),
+            gateway: Some(gateway),
+            metric: later.map(|order| LATER_METRIC + order),
+        };
+        add_route(batch, interface, index, &route);
+    }
+    for route in &interface.routes {
+        add_route(batch, interface, index, route);
+    }
 }
 
 fn set_link(batch: &mut Batch, index: u32, up: bool, what: String) {
@@ -206,32 +223,45 @@ fn add_address(batch: &mut Batch, index: u32, ip: IpAddr, prefix: u8, name: &str
     }
 }
 
-fn add_default_route(
-    batch: &mut Batch,
-    index: u32,
-    gateway: IpAddr,
-    on_link: bool,
-    order: usize,
-    name: &str,
-) {
-    let (family, bytes) = family_and_bytes(gateway);
+fn add_route(batch: &mut Batch, interface: &Interface, index: u32, route: &Route) {
+    let (to, prefix) = route.destination;
+    let (family, destination) = family_and_bytes(to);
+    let scope = match route.gateway {
+        Some(_) => libc::RT_SCOPE_UNIVERSE,
+        None => libc::RT_SCOPE_LINK,
+    };
+    // A router that no address of the interface is near is on the link all the same.
+    let on_link = route.gateway.is_some_and(|gateway| {
+        let near = |&(ip, prefix): &(IpAddr, u8)| same_network(ip, gateway, prefix);
+        !interface.addresses.iter().any(near)
+    });
     // struct rtmsg
-    let mut fixed = vec![family, 0, 0, 0];
+    let mut fixed = vec![family, prefix, 0, 0];
     fixed.extend_from_slice(&[
         libc::RT_TABLE_MAIN,
         libc::RTPROT_BOOT,
-        libc::RT_SCOPE_UNIVERSE,
+        scope,
         libc::RTN_UNICAST,
     ]);
     let flags = if on_link { RTNH_F_ONLINK } else { 0 };
     fixed.extend_from_slice(&flags.to_ne_bytes());
-    let what = format!("route by gateway {gateway} of interface {name}");
+    let by = route.gateway.map(|gateway| format!(" by {gateway}"));
+    let what = format!(
+        "route {to}/{prefix}{} through interface {}",
+        by.unwrap_or_default(),
+        interface.name
+    );
     let create = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
     batch.request(libc::RTM_NEWROUTE, create, &fixed, what);
-    batch.attribute(RTA_GATEWAY, &bytes);
+    if prefix > 0 {
+        batch.attribute(RTA_DST, &destination);
+    }
+    if let Some(gateway) = route.gateway {
+        batch.attribute(RTA_GATEWAY, &family_and_bytes(gateway).1);
+    }
     batch.attribute(RTA_OIF, &index.to_ne_bytes());
-    if let Ok(order @ 1..) = u32::try_from(order) {
-        batch.attribute(RTA_PRIORITY, &(LATER_METRIC + order).to_ne_bytes());
+    if let Some(metric) = route.metric {
+        batch.attribute(RTA_PRIORITY, &metric.to_ne_bytes());
     }
 }
 

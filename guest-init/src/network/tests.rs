@@ -100,6 +100,49 @@ fn an_interface_gets_all_that_it_should() {
 }
 
 #[test]
+fn routes_are_those_of_the_container() {
+    network_test(|proc| {
+        let route = |destination, gateway, metric| Route {
+            destination,
+            gateway,
+            metric,
+        };
+        let first = Interface {
+            addresses: vec![(v4("10.1.2.3"), 24), (v6("fd00::3"), 64)],
+            routes: vec![
+                route((v4("198.51.100.0"), 24), None, None),
+                route((v4("0.0.0.0"), 0), Some(v4("198.51.100.1")), Some(7)),
+                route((v6("2001:db8::"), 32), Some(v6("fd00::1")), Some(1024)),
+            ],
+            ..interface(MACS[0], "eth1")
+        };
+        let second = Interface {
+            routes: vec![
+                route((v4("0.0.0.0"), 0), Some(v4("169.254.1.1")), None),
+                route((v6("::"), 0), Some(v6("fe80::1")), None),
+            ],
+            ..interface(MACS[1], "eth0")
+        };
+        set_up(&[first, second], proc).unwrap();
+        let routes = ip("route show");
+        for expected in [
+            "198.51.100.0/24 dev eth1 scope link",
+            "default via 198.51.100.1 dev eth1 metric 7 onlink",
+            "default via 169.254.1.1 dev eth0 onlink",
+        ] {
+            assert!(routes.contains(expected), "{expected}\n{routes}");
+        }
+        let routes = ip("-6 route show");
+        for expected in [
+            "2001:db8::/32 via fd00::1 dev eth1 metric 1024",
+            "default via fe80::1 dev eth0 metric 1024",
+        ] {
+            assert!(routes.contains(expected), "{expected}\n{routes}");
+        }
+    });
+}
+
+#[test]
 fn names_can_be_exchanged() {
     network_test(|proc| {
         set_up(
