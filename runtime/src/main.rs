@@ -30,7 +30,6 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use runcvm_kernels::Prefix;
 
 use arguments::{Invocation, Log};
 
@@ -71,10 +70,6 @@ fn run(args: &[OsString]) -> Result<Infallible> {
             verb,
             rest,
         } => match verb.to_str() {
-            Some("doctor") => {
-                let program = Prefix::find().path().join("bin/runcvm-vmm");
-                delegate::exec(&program, &[&["doctor".into()], rest].concat())
-            }
             Some(verb @ ("create" | "run")) => create::create(&find()?, globals, verb, rest),
             Some("exec") => exec::exec(&find()?, globals, rest),
             Some("update") => update::update(&find()?, globals, rest),
@@ -87,7 +82,9 @@ const HELP: &str = "\
 runcvm-runtime runs containers as virtual machines. It is an OCI runtime: docker calls it for
 `docker run --runtime=runcvm IMAGE`, once it is among the runtimes of /etc/docker/daemon.json.
 
-   runcvm-runtime doctor    looks at this host and says what is missing
+   runcvm-runtime install      adds it there, and has docker read that again
+   runcvm-runtime uninstall    takes it out again
+   runcvm-runtime doctor       looks at this host and says what is missing
 
 What can be set in a container's environment, with --env or in its image:
 

@@ -124,7 +124,6 @@ fn tmpfs(target: &Path, options: &[String]) -> Tmpfs {
                 | "rslave"
                 | "unbindable"
                 | "runbindable"
-                | "tmpcopyup"
                 | "notmpcopyup"
         )
     });
@@ -218,7 +217,7 @@ mod tests {
             .map(|t| (t.target.to_str().unwrap(), t.options.as_str()))
             .collect();
         let expected = [
-            ("/t", "nosuid,size=1m,uid=5"),
+            ("/t", "nosuid,size=1m,tmpcopyup,uid=5"),
             ("/dev/shm", "nosuid,mode=1777,size=33554432"),
             ("/dev/x", ""),
         ];
