@@ -70,6 +70,12 @@ fn run(args: &[OsString]) -> Result<Infallible> {
             verb,
             rest,
         } => match verb.to_str() {
+            _ if rest
+                .first()
+                .is_some_and(|arg| arg == "--help" || arg == "-h") =>
+            {
+                delegate::exec(&find()?, args)
+            }
             Some(verb @ ("create" | "run")) => create::create(&find()?, globals, verb, rest),
             Some("exec") => exec::exec(&find()?, globals, rest),
             Some("update") => update::update(&find()?, globals, rest),
