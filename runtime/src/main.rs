@@ -16,6 +16,7 @@ mod executable;
 mod handover;
 mod image;
 mod inherited;
+mod install;
 mod kernel_choice;
 mod network;
 mod options;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
             let started = runcvm_vmm::launch::now();
             return runcvm_vmm::cli::main(env::args_os(), started);
         }
+        Some(verb) if install::is_verb(verb) => return install::run(verb, &args[1..]),
         _ => {}
     }
     match run(&args) {
