@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 LAB := $(CURDIR)/tests/lab/run
 KERNELS := RUNCVM_HOME=target/runcvm target/runcvm/bin/runcvm-kernels
-SCRIPTS := install .ci/run $(addprefix packaging/,place setup) tests/demo/run \
+SCRIPTS := install .ci/run $(addprefix packaging/,dist place setup deb/postinst deb/prerm) tests/demo/run \
 	$(addprefix tests/lab/,image prepare run) tests/rootfs/build tests/run \
 	$(addprefix tests/docker/,disk images/build prelude.sh)
 
@@ -21,7 +21,7 @@ SUITE_TIMEOUT ?= 900
 # Cases of each property test.
 CASES ?= 20000
 
-.PHONY: help setup build demo test unit e2e lint install fuzz
+.PHONY: help setup build demo test unit e2e lint install dist fuzz
 
 help: ## show this
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -62,6 +62,9 @@ lint: ## formatting, clippy, shellcheck, and dependencies if cargo-deny is insta
 
 install: ## install to /opt/runcvm, or to PREFIX=…
 	./install $(PREFIX)
+
+dist: build ## make a tarball and a Debian package in target/dist
+	packaging/dist
 
 fuzz: ## property tests with many more cases: CASES=20000
 	PROPTEST_CASES=$(CASES) cargo test --release --workspace --exclude runcvm-tests
