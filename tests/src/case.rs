@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 use crate::compare::assert_same;
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, TIMEOUT};
 use crate::process::{Input, Output, Running};
 use crate::rootfs::Rootfs;
 use crate::runc;
@@ -167,11 +167,6 @@ impl Case {
 
     /// Starts a program of runc's for this command.
     pub(crate) fn spawn(&self, process: std::process::Command) -> Running {
-        Running::start(
-            process,
-            self.input.clone(),
-            self.terminal,
-            std::time::Duration::from_secs(60),
-        )
+        Running::start(process, self.input.clone(), self.terminal, TIMEOUT)
     }
 }
