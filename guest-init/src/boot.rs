@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::sethostname;
 use runcvm_protocol::{BootMark, CONFIG_PATH, GuestConfig, MODULES_PATH, ToHost, WORKLOAD_PORT};
 
 use crate::agent::Ended;
 use crate::connection::Connection;
+use crate::forwards::Forwards;
 use crate::init_mode::Identity;
 use crate::modules::Modules;
 use crate::process::{Command, STATUS_FAILED};
@@ -98,15 +98,15 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
     if pid1 {
         mounts::mount_kernel_filesystem(&root, &mounts::PROC)?;
     } else {
-        // Children are born into the namespace, and this process stays out.
-        unshare(CloneFlags::CLONE_NEWPID).context("cannot make a PID namespace")?;
         own_proc = Some(mounts::make_proc_mountpoint(&root)?);
     }
     let devices = mounts::mount_kernel_filesystems(&root, &config.mounts)?;
     cgroups::mount(&root, config.cgroups, systemd)?;
+    let mut forwards = Forwards::new(&config.forwards, &root);
     for mount in &config.mounts {
         mounts::mount_for_user(&root, mount)?;
     }
+    forwards.mount_sockets(&root)?;
     let command = Command::new(&config.process, &root)?;
     command.make_cwd(&root)?;
     if config.root_read_only {
@@ -123,6 +123,7 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
     network::set_up(&config.interfaces, &procfs)?;
     network::relax_limits(&procfs);
     sysctl::apply(&config.sysctls, &procfs)?;
+    forwards.start(&procfs)?;
 
     let workload = Workload {
         command,

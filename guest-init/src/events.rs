@@ -62,17 +62,17 @@ impl TryFrom<u64> for Token {
 pub(crate) struct Watched<F: AsFd> {
     file: F,
     epoll: Rc<Epoll>,
-    token: Token,
+    token: u64,
     interest: EpollFlags,
 }
 
 impl<F: AsFd> Watched<F> {
-    /// Takes `file`; nothing is waited for yet.
-    pub(crate) fn new(file: F, epoll: &Rc<Epoll>, token: Token) -> Self {
+    /// Takes `file`, whose events will have `token`; nothing is waited for yet.
+    pub(crate) fn new(file: F, epoll: &Rc<Epoll>, token: impl Into<u64>) -> Self {
         Self {
             file,
             epoll: Rc::clone(epoll),
-            token,
+            token: token.into(),
             interest: EpollFlags::empty(),
         }
     }
@@ -82,7 +82,7 @@ impl<F: AsFd> Watched<F> {
         if interest == self.interest {
             return;
         }
-        let mut event = EpollEvent::new(interest, self.token.into());
+        let mut event = EpollEvent::new(interest, self.token);
         let done = match (self.interest.is_empty(), interest.is_empty()) {
             (true, _) => self.epoll.add(&self.file, event),
             (false, false) => self.epoll.modify(&self.file, &mut event),
@@ -90,7 +90,9 @@ impl<F: AsFd> Watched<F> {
         };
         match done {
             Ok(()) => self.interest = interest,
-            Err(e) => crate::kernel_log::error(&format!("cannot wait for {:?}: {e}", self.token)),
+            Err(e) => {
+                crate::kernel_log::error(&format!("cannot wait for file {:#x}: {e}", self.token))
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -28,6 +28,11 @@ pub(crate) fn open() {
         }
         std::mem::forget(file);
     }
+}
+
+/// The log's descriptor.
+pub(crate) fn fd() -> Option<RawFd> {
+    LOG.get().map(AsRawFd::as_raw_fd)
 }
 
 /// Logs one message as an error. Without a log it goes to stderr.

@@ -12,6 +12,7 @@ mod boot;
 mod cgroups;
 mod connection;
 mod events;
+mod forwards;
 mod init_mode;
 mod kernel_log;
 mod marks;
@@ -24,6 +25,7 @@ mod procfs;
 mod rootdir;
 mod session;
 mod shutdown;
+mod survive;
 mod sysctl;
 #[cfg(test)]
 mod test_support;

@@ -5,6 +5,7 @@
 
 mod disks;
 mod options;
+mod socket;
 mod submount;
 mod tmpfs;
 
@@ -23,6 +24,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::{chdir, chroot, fchdir, symlinkat};
 use runcvm_protocol::{Mount, MountSource};
 
+pub(crate) use self::socket::mount_socket;
 use crate::kernel_log;
 use crate::rootdir::RootDir;
 

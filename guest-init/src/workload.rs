@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Pid, UnlinkatFlags, fork, pause, setsid, unlinkat};
 use runcvm_protocol::{AGENT_PORT, CONFIG_PATH, MODULES_PATH, Process, ToHost};
@@ -19,7 +20,7 @@ use crate::process::spawn::{Nursery, become_command, spawn};
 use crate::process::{Command, STATUS_FAILED, limits};
 use crate::rootdir::RootDir;
 use crate::session::End;
-use crate::{kernel_log, marks, shutdown, vsock};
+use crate::{kernel_log, marks, shutdown, survive, vsock};
 
 /// The console of virtio, on which the host relays its user's terminal.
 const VIRTIO_CONSOLE: &str = "hvc0";
@@ -42,6 +43,8 @@ pub(crate) struct Workload {
 impl Workload {
     /// Runs it as PID 1 of its namespace, to its end.
     pub(crate) fn run_in_namespace(self) -> Result<Ended> {
+        // Children are born into the namespace from now on, and this process stays out.
+        unshare(CloneFlags::CLONE_NEWPID).context("cannot make a PID namespace")?;
         let mut agent = new_agent(self.root, self.devices, self.procfs, self.own_proc)?;
         let child = spawn(&self.command, &self.process, agent.nursery());
         marks::disable();
@@ -95,7 +98,7 @@ impl Workload {
     fn serve_init_system(self, report: ReportReader) -> Result<Ended> {
         marks::disable();
         let _ = setsid();
-        stay_until_the_end();
+        survive::to_the_end(b"@runcvm-agent\0", &self.procfs);
         let init = Pid::from_raw(1);
         let mut agent = new_agent(self.root, self.devices, self.procfs, None)?;
         agent.nursery().workload = Some(pidfd(init)?);
@@ -144,28 +147,6 @@ fn open_console(dev: &OwnedFd) -> Result<(&'static str, OwnedFd)> {
         .into_iter()
         .find_map(|name| Some((name, openat(dev, name, flags, Mode::empty()).ok()?)))
         .context("there is no console")
-}
-
-/// Makes this process's command line begin with `@`, by which systemd knows a process that
-/// it must not kill before the machine is down.
-fn stay_until_the_end() {
-    // The kernel shows a command line from memory of the process's own making only, not from
-    // its program's file.
-    let name: &'static [u8] = b"@runcvm-agent\0".to_vec().leak();
-    let start = name.as_ptr() as libc::c_ulong;
-    let end = start + name.len() as libc::c_ulong;
-    // The start goes first: the new one is below the stack, where both are now.
-    let both = [
-        (libc::PR_SET_MM_ARG_START, start),
-        (libc::PR_SET_MM_ARG_END, end),
-    ];
-    for (which, address) in both {
-        // SAFETY: changes what others read as our command line, which lives forever.
-        let done = unsafe { libc::prctl(libc::PR_SET_MM, which, address, 0, 0) };
-        if done != 0 {
-            kernel_log::error(&format!("cannot rename the agent: {}", Errno::last()));
-        }
-    }
 }
 
 /// What the kernel unpacked before it started this program.
