@@ -22,7 +22,8 @@ use crate::process::{Command, STATUS_FAILED};
 use crate::rootdir::RootDir;
 use crate::workload::{Initramfs, Workload};
 use crate::{
-    cgroups, init_mode, kernel_log, marks, mounts, network, procfs, shutdown, sysctl, vsock,
+    cgroups, exit_file, init_mode, kernel_log, marks, mounts, network, procfs, shutdown, sysctl,
+    vsock,
 };
 
 /// How long the host may take to hear of a failure.
@@ -102,6 +103,11 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
     }
     let devices = mounts::mount_kernel_filesystems(&root, &config.mounts)?;
     cgroups::mount(&root, config.cgroups, systemd)?;
+    if pid1 {
+        init_mode::hide_container(&root);
+    } else {
+        exit_file::prepare(&root)?;
+    }
     let mut forwards = Forwards::new(&config.forwards, &root);
     for mount in &config.mounts {
         mounts::mount_for_user(&root, mount)?;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use runcvm_protocol::Cgroups;
 
 use crate::kernel_log;
@@ -25,7 +26,9 @@ pub(crate) fn mount(root: &RootDir, mode: Cgroups, systemd: bool) -> Result<()> 
     };
     match mode {
         Cgroups::Auto | Cgroups::None => {}
-        Cgroups::V2 => mount_or_log(root, TARGET, "cgroup2", None),
+        Cgroups::V2 => {
+            mount_or_log(root, TARGET, "cgroup2", None);
+        }
         Cgroups::V1 => mount_controllers(root)?,
         Cgroups::Hybrid => {
             mount_controllers(root)?;
@@ -40,16 +43,23 @@ fn mount_controllers(root: &RootDir) -> Result<()> {
     let data = Some("mode=755");
     mount_kind(root, Path::new(TARGET), "tmpfs", HARDENED, data)
         .with_context(|| format!("cannot mount tmpfs on {TARGET}"))?;
+    let dir = root.open(Path::new(TARGET), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
     for name in controllers(&read_controllers().context("cannot read /proc/cgroups")?) {
-        mount_or_log(root, &format!("{TARGET}/{name}"), "cgroup", Some(name));
+        // Some of those that are enabled have no version 1.
+        if !mount_or_log(root, &format!("{TARGET}/{name}"), "cgroup", Some(name)) {
+            let _ = unlinkat(&dir, name, UnlinkatFlags::RemoveDir);
+        }
     }
     Ok(())
 }
 
-fn mount_or_log(root: &RootDir, target: &str, kind: &str, data: Option<&str>) {
-    if let Err(e) = mount_kind(root, Path::new(target), kind, HARDENED, data) {
+/// Returns whether it is mounted.
+fn mount_or_log(root: &RootDir, target: &str, kind: &str, data: Option<&str>) -> bool {
+    let mounted = mount_kind(root, Path::new(target), kind, HARDENED, data);
+    if let Err(e) = &mounted {
         kernel_log::error(&format!("cannot mount {kind} on {target}: {e}"));
     }
+    mounted.is_ok()
 }
 
 fn read_controllers() -> io::Result<String> {

@@ -4,8 +4,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::renameat;
 use runcvm_protocol::{InitMode, Process};
 
+use crate::kernel_log;
 use crate::process::candidates;
 use crate::rootdir::RootDir;
 
@@ -49,6 +52,15 @@ pub(crate) fn identify(mode: InitMode, process: &Process, root: &RootDir) -> Ide
             InitMode::Auto => is_init_system(&chain),
         },
         systemd: chain.last().is_some_and(|path| path.ends_with("systemd")),
+    }
+}
+
+/// Puts aside the file by which programs know docker's containers: an init system would take
+/// this machine for one, and do less than a machine needs.
+pub(crate) fn hide_container(root: &RootDir) {
+    match renameat(root, ".dockerenv", root, ".dockerenv.runcvm") {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(e) => kernel_log::error(&format!("cannot rename /.dockerenv: {e}")),
     }
 }
 
@@ -187,6 +199,15 @@ mod tests {
             let systemd = files.iter().any(|file| file.ends_with("/systemd"));
             assert_eq!(found.systemd, systemd, "{program} {files:?} {links:?}");
         }
+    }
+
+    #[test]
+    fn what_marks_a_container_is_put_aside() {
+        let (dir, root) = tree(&["/.dockerenv"], &[]);
+        hide_container(&root);
+        hide_container(&root);
+        assert!(!dir.path().join(".dockerenv").exists());
+        assert!(dir.path().join(".dockerenv.runcvm").exists());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod boot;
 mod cgroups;
 mod connection;
 mod events;
+mod exit_file;
 mod forwards;
 mod init_mode;
 mod kernel_log;

@@ -20,7 +20,7 @@ use crate::process::spawn::{Nursery, become_command, spawn};
 use crate::process::{Command, STATUS_FAILED, limits};
 use crate::rootdir::RootDir;
 use crate::session::End;
-use crate::{kernel_log, marks, shutdown, survive, vsock};
+use crate::{exit_file, kernel_log, marks, shutdown, survive, vsock};
 
 /// The console of virtio, on which the host relays its user's terminal.
 const VIRTIO_CONSOLE: &str = "hvc0";
@@ -63,6 +63,8 @@ impl Workload {
         let mut ended = agent.run()?;
         if let End::Exited(status) = &mut ended.end {
             *status = shutdown::namespace_end(*status);
+            let root = RootDir::new(Path::new("/")).context("cannot open the root filesystem")?;
+            *status = exit_file::status(&root, *status);
         }
         Ok(ended)
     }
