@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -90,8 +91,14 @@ fn install() {
     command(&[&project().join("packaging/place").to_string_lossy(), PREFIX]);
     let kernels = format!("{PREFIX}/kernels");
     fs::create_dir_all(&kernels).expect("the lab's tree can be written");
-    let built = home().join("kernels");
-    command(&["mount", "--bind", &built.to_string_lossy(), &kernels]);
+    mount(
+        Some(&home().join("kernels")),
+        kernels.as_str(),
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .expect("the lab is root's");
 }
 
 /// Runs a command that must succeed.
