@@ -1,14 +1,14 @@
-//! Looking into a container's root filesystem. It may be hostile: no symbolic link leads out
-//! of it, and nothing in it can hold us up.
+//! Paths in a container's root filesystem. It may be hostile: no symbolic link leads out of
+//! it, and nothing in it can hold us up.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 
 /// A directory with a container's root filesystem.
 #[derive(Debug)]
@@ -26,9 +26,36 @@ impl Image {
 
     /// Finds what is at `path`, an absolute path of the container, at the end of any links.
     pub(crate) fn find(&self, path: &Path) -> nix::Result<Found> {
-        let fd = self.open_at(path, OFlag::O_PATH)?;
-        let stat = fstat(&fd)?;
-        Ok(Found { fd, stat })
+        Found::of(self.open_at(path, OFlag::O_PATH)?)
+    }
+
+    /// Finds what is at `path` if no part of that is a symbolic link.
+    pub(crate) fn find_plain(&self, path: &Path) -> nix::Result<Found> {
+        let plain = ResolveFlag::RESOLVE_NO_SYMLINKS;
+        Found::of(self.open_as(path, OFlag::O_PATH, plain)?)
+    }
+
+    /// Opens the directory at `path` to be read.
+    pub(crate) fn directory(&self, path: &Path) -> nix::Result<OwnedFd> {
+        self.open_at(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+    }
+
+    /// Finds the directory at `path`, made with its parents where they are missing.
+    pub(crate) fn make_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
+        let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        match self.open_at(path, directory) {
+            Err(Errno::ENOENT) => {}
+            result => return result,
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Errno::EINVAL);
+        };
+        let parent = self.make_directory(parent)?;
+        match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
+            // A link that leads nowhere: the next line says so.
+            Ok(()) | Err(Errno::EEXIST) => self.open_at(path, directory),
+            Err(e) => Err(e),
+        }
     }
 
     /// `path` is a symbolic link itself.
@@ -57,17 +84,19 @@ impl Image {
     /// The path in the container of what was found, without links; `None` if it has none any
     /// more.
     pub(crate) fn real_path(&self, found: &Found) -> Option<PathBuf> {
-        let path_of =
-            |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
-        let inside = path_of(&found.fd)?;
-        let inside = inside.strip_prefix(path_of(&self.root)?).ok()?;
+        let inside = path_of(found).ok()?;
+        let inside = inside.strip_prefix(path_of(self).ok()?).ok()?;
         Some(Path::new("/").join(inside))
     }
 
     fn open_at(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+        self.open_as(path, flags, ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    }
+
+    fn open_as(&self, path: &Path, flags: OFlag, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | resolve);
         // The kernel gives up when something is renamed meanwhile (openat2(2), EAGAIN).
         for _ in 0..16 {
             match openat2(&self.root, path, how) {
@@ -79,6 +108,12 @@ impl Image {
     }
 }
 
+impl AsFd for Image {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
 /// Something in an image.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -87,6 +122,21 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    fn of(fd: OwnedFd) -> nix::Result<Self> {
+        let stat = fstat(&fd)?;
+        Ok(Self { fd, stat })
+    }
+
+    /// It is a regular file.
+    pub(crate) fn is_file(&self) -> bool {
+        kind(&self.stat) == SFlag::S_IFREG
+    }
+
+    /// It is a Unix socket.
+    pub(crate) fn is_socket(&self) -> bool {
+        kind(&self.stat) == SFlag::S_IFSOCK
+    }
+
     pub(crate) fn is_directory(&self) -> bool {
         kind(&self.stat) == SFlag::S_IFDIR
     }
@@ -95,6 +145,17 @@ impl Found {
     pub(crate) fn is_executable(&self) -> bool {
         !self.is_directory() && self.stat.st_mode & 0o111 != 0
     }
+}
+
+impl AsFd for Found {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Where the open file `fd` is for this process, a path without links.
+pub(crate) fn path_of(fd: impl AsFd) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }
 
 fn kind(stat: &FileStat) -> SFlag {
@@ -139,6 +200,40 @@ mod tests {
         assert_eq!(image.real_path(&found), Some("/usr/bin/file".into()));
         assert!(image.is_link(Path::new("/bin")) && !image.is_link(Path::new("/usr")));
         assert_eq!(image.find(Path::new("/loop")).unwrap_err(), Errno::ELOOP);
+    }
+
+    #[test]
+    fn links_can_be_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("usr/bin")).unwrap();
+        symlink("/usr/bin", dir.path().join("bin")).unwrap();
+        symlink("bin", dir.path().join("usr/sbin")).unwrap();
+        let image = Image::open(dir.path()).unwrap();
+        assert!(image.find_plain(Path::new("/usr/bin")).is_ok());
+        for path in ["/bin", "/usr/sbin", "/bin/.."] {
+            let error = image.find_plain(Path::new(path)).unwrap_err();
+            assert_eq!(error, Errno::ELOOP, "{path}");
+        }
+    }
+
+    #[test]
+    fn directories_are_made_where_links_lead() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = Image::open(dir.path()).unwrap();
+        symlink("/srv", dir.path().join("link")).unwrap();
+        symlink("../../../escape", dir.path().join("up")).unwrap();
+        symlink("/nowhere", dir.path().join("dangling")).unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        fs::create_dir(dir.path().join("srv")).unwrap();
+        for _ in 0..2 {
+            image.make_directory(Path::new("/link/a/b")).unwrap();
+            assert!(dir.path().join("srv/a/b").is_dir());
+        }
+        image.make_directory(Path::new("/")).unwrap();
+        for path in ["/dangling/a", "/up/a", "/file", "/file/a"] {
+            image.make_directory(Path::new(path)).unwrap_err();
+        }
+        assert!(!dir.path().parent().unwrap().join("escape").exists());
     }
 
     #[test]

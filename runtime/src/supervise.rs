@@ -5,9 +5,10 @@
 //! then executes itself from there, so that it has a name and a place like other programs,
 //! and goes on in [`second_stage`].
 
-mod image;
+mod disks;
 mod jail;
 mod mounts;
+mod sockets;
 mod spec;
 
 use std::ffi::{CString, OsString};

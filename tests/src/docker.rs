@@ -13,7 +13,7 @@
 //! images' build gives `docker run` and `docker create` the runtime. The suites need the lab's
 //! image: `tests/lab/run --image bookworm`.
 
-mod daemon;
+pub(crate) mod daemon;
 mod masked;
 mod script;
 mod station;

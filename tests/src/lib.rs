@@ -25,6 +25,7 @@
 //! The suites need root and hardware KVM: `make e2e` runs them in the lab where the latter
 //! is missing. They use the release binaries in `target/runcvm`, which `make build` makes.
 
+mod bundle;
 mod case;
 mod cgroup;
 mod compare;
@@ -42,6 +43,7 @@ mod traces;
 mod users;
 mod vm;
 
+pub use bundle::Bundle;
 pub use case::Case;
 pub use cgroup::{Cgroup, Member};
 pub use host::{allow_files, md5, meminfo};

@@ -1,8 +1,10 @@
 //! The same under a plain container runtime, as docker would ask for it. What docker itself
 //! decides, such as status 126 and 127, is not here: runc says 1.
 
+use std::ffi::OsStr;
 use std::ops::Deref;
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
@@ -38,6 +40,7 @@ const CAPABILITIES: [&str; 14] = [
 #[derive(Debug)]
 pub struct RunningContainer {
     running: Option<Running>,
+    runtime: PathBuf,
     id: String,
     bundle: TempDir,
     rootfs: Rootfs,
@@ -63,12 +66,25 @@ impl RunningContainer {
             .path()
             .join(format!("process-{}.json", number()));
         write(&process, &self::process(case, &self.rootfs));
-        let mut command = Command::new("runc");
+        let mut command = Command::new(&self.runtime);
         command
             .args(["exec", "--process"])
             .arg(&process)
             .arg(&self.id);
         case.spawn(command)
+    }
+
+    /// `RUNTIME VERB ID ARGUMENT…`.
+    #[track_caller]
+    pub fn verb(&self, verb: &str, args: impl IntoIterator<Item: AsRef<OsStr>>) -> Output {
+        let mut command = Command::new(&self.runtime);
+        command.arg(verb).arg(&self.id).args(args);
+        Case::new([""; 0]).spawn(command).wait()
+    }
+
+    /// Its root filesystem.
+    pub fn rootfs(&self) -> &Rootfs {
+        &self.rootfs
     }
 }
 
@@ -83,18 +99,32 @@ impl Deref for RunningContainer {
 impl Drop for RunningContainer {
     fn drop(&mut self) {
         if self.running.is_some() {
-            let _ = Command::new("runc")
+            let _ = Command::new(&self.runtime)
                 .args(["delete", "--force", &self.id])
+                .stdin(Stdio::null())
                 .output();
         }
     }
 }
 
 pub(crate) fn start(case: &Case, rootfs: &Rootfs) -> RunningContainer {
+    start_by("runc".into(), case, rootfs, |_| {})
+}
+
+/// Starts it by `runtime`, a program that takes runc's arguments; `change` has the last word on
+/// its `config.json`.
+pub(crate) fn start_by(
+    runtime: PathBuf,
+    case: &Case,
+    rootfs: &Rootfs,
+    change: impl FnOnce(&mut Value),
+) -> RunningContainer {
     let id = format!("runcvm-test-{}-{}", std::process::id(), number());
     let bundle = scratch();
-    write(&bundle.path().join("config.json"), &config(case, rootfs));
-    let mut command = Command::new("runc");
+    let mut config = config(case, rootfs);
+    change(&mut config);
+    write(&bundle.path().join("config.json"), &config);
+    let mut command = Command::new(&runtime);
     command
         .arg("run")
         .arg("--bundle")
@@ -103,6 +133,7 @@ pub(crate) fn start(case: &Case, rootfs: &Rootfs) -> RunningContainer {
     let running = Some(case.spawn(command));
     RunningContainer {
         running,
+        runtime,
         id,
         bundle,
         rootfs: rootfs.clone(),

@@ -56,9 +56,22 @@ pub fn check_size(size: u64) -> Result<(), MemoryError> {
 /// Makes guest memory of `size` bytes, placed as [`layout::ram`] says. Nothing of it is
 /// populated.
 pub fn create(size: u64) -> Result<GuestMemory, MemoryError> {
+    make(size, MFdFlags::empty())
+}
+
+/// As [`create`], of the huge pages that the host's administrator has set aside, all of which
+/// are reserved at once. The size is rounded up to whole ones.
+pub fn create_huge(size: u64) -> Result<GuestMemory, MemoryError> {
+    const HUGE_PAGE: u64 = 2 << 20;
+    let size = size.checked_next_multiple_of(HUGE_PAGE);
+    let size = size.ok_or(MemoryError::BadSize(u64::MAX))?;
+    make(size, MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB)
+}
+
+fn make(size: u64, flags: MFdFlags) -> Result<GuestMemory, MemoryError> {
     check_size(size)?;
     let memfd = |source| MemoryError::Memfd { size, source };
-    let file = Arc::new(sealed_memfd(size).map_err(memfd)?);
+    let file = Arc::new(sealed_memfd(size, flags).map_err(memfd)?);
     let (low, high) = layout::ram(size);
     let mut offset = 0;
     let mut place = |range: Range<u64>| {
@@ -159,8 +172,8 @@ fn i64_of(offset: u64) -> io::Result<i64> {
 }
 
 /// A memfd that nobody who gets it can shrink (which would kill us with SIGBUS) or grow.
-fn sealed_memfd(size: u64) -> io::Result<File> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+fn sealed_memfd(size: u64, flags: MFdFlags) -> io::Result<File> {
+    let flags = flags | MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let file = File::from(memfd_create(MEMFD_NAME, flags)?);
     file.set_len(size)?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;

@@ -15,6 +15,8 @@ pub struct MachineSpec {
     pub cpus: u8,
     /// Guest memory in bytes, a multiple of 4096. The kernel's code comes on top.
     pub memory: u64,
+    /// Guest memory is of huge pages that the host has set aside.
+    pub huge_pages: bool,
     /// An uncompressed ELF vmlinux.
     pub kernel: PathBuf,
     /// Parts of the initramfs, in this order.
@@ -30,6 +32,9 @@ pub struct MachineSpec {
     /// Where the serial port writes, besides the ring buffer of the last lines that
     /// [`crate::control::Event::Ended`] carries. None: nowhere.
     pub serial: Option<RawFd>,
+    /// A directory that is all that the process sees once it is built, as an unprivileged user;
+    /// [`DeviceSpec::Vsock`]'s prefix is a path in it. None: it stays who and where it is.
+    pub root: Option<PathBuf>,
     /// A connected Unix stream socket to the launcher: JSON lines of [`crate::control`].
     pub control: RawFd,
 }

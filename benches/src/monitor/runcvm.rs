@@ -63,6 +63,8 @@ impl Monitor for Runcvm {
             transport: self.transport,
             devices: vec![DeviceSpec::Rng],
             serial: Some(serial.as_raw_fd()),
+            huge_pages: false,
+            root: None,
             control: theirs.as_raw_fd(),
         };
         let (reader, mut writer) = std::io::pipe()?;

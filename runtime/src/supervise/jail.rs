@@ -25,16 +25,21 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{fchdir, pivot_root, symlinkat};
+use runcvm_kernels::{Prefix, Store};
 
-use super::image::Image;
+use super::complain;
 use super::mounts::{self, Mount, ProcSelf};
 use crate::container::ContainerSpec;
+use crate::image::Image;
 
 /// Where the image's tree is, in the jail.
 pub(super) const IMAGE: &str = "/vm";
 
+/// Where we are installed, in the jail.
+const PREFIX: &str = "/opt/runcvm";
+
 /// Paths of the container that the guest does not see.
-const DISKS: &str = "/disks";
+pub(super) const DISKS: &str = "/disks";
 
 const DIRECTORIES: [&CStr; 8] = [
     c"dev",
@@ -50,6 +55,11 @@ const DIRECTORIES: [&CStr; 8] = [
 /// The container's own filesystems, which our processes need and the guest must not see.
 const OWN: [&CStr; 3] = [c"proc", c"dev", c"sys"];
 
+/// Nothing of the image's is executed here.
+const GUEST: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC);
+
 const NONE: Option<&str> = None;
 
 /// Builds the jail and enters it. `prefix` is our installation, as a mount without a place.
@@ -62,7 +72,6 @@ pub(super) fn enter(spec: &ContainerSpec, prefix: &OwnedFd) -> Result<()> {
     let proc = ProcSelf::of(&proc)?;
     // What is moved must not be seen elsewhere, and neither must where it is moved from.
     mount(NONE, "/", NONE, MsFlags::MS_PRIVATE, NONE).context("The root cannot be made private")?;
-    make_mountpoints(spec)?;
 
     let jail = build().context("The machine's root directory cannot be made")?;
     mounts::attach(&jail, File::open("/")?, c".")
@@ -70,18 +79,21 @@ pub(super) fn enter(spec: &ContainerSpec, prefix: &OwnedFd) -> Result<()> {
     fchdir(&jail)?;
     pivot_root(".", "vm").context("The machine's root directory cannot be entered")?;
 
-    let image = Image::new(File::open(IMAGE)?.into());
+    let image = Image::open(IMAGE.as_ref())?;
     move_own(&jail, &image)?;
-    move_disks(&proc, &jail, &image)?;
+    move_disks(&proc, &image)?;
     detach_others(&proc, &image, &spec.volumes)?;
     mounts::attach(prefix, &jail, c"opt/runcvm").context("runcvm cannot be mounted")?;
     restrict(
-        "/opt/runcvm",
+        PREFIX,
         MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
     )?;
-    let mut image_flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    image_flags.set(MsFlags::MS_RDONLY, spec.root_read_only);
-    restrict(IMAGE, image_flags)?;
+    restrict(IMAGE, GUEST)?;
+    make_mountpoints(spec, &image)?;
+    add_modules(spec, &image);
+    if spec.root_read_only {
+        restrict(IMAGE, GUEST | MsFlags::MS_RDONLY)?;
+    }
     restrict(
         "/",
         MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
@@ -95,27 +107,39 @@ fn restrict(path: &str, flags: MsFlags) -> Result<()> {
 
 /// Makes the directories that runc would have made, had it been asked for these mounts and
 /// this process. The guest could not, in a root filesystem that is read-only.
-fn make_mountpoints(spec: &ContainerSpec) -> Result<()> {
+fn make_mountpoints(spec: &ContainerSpec, image: &Image) -> Result<()> {
     let targets = spec.tmpfs.iter().map(|tmpfs| &tmpfs.target);
     let disks = spec.options.disks.iter().map(|disk| &disk.dst);
-    let wanted: Vec<&PathBuf> = targets.chain(disks).chain([spec.process.cwd()]).collect();
-    let image = Image::new(File::open("/")?.into());
-    let missing = |path: &&&PathBuf| image.find(path).is_err();
-    if !wanted.iter().any(|path| missing(&path)) {
-        return Ok(());
-    }
-    if spec.root_read_only {
-        restrict("/", MsFlags::empty())?;
-    }
-    for path in wanted {
+    for path in targets.chain(disks) {
         image
             .make_directory(path)
             .with_context(|| format!("The directory {} cannot be made", path.display()))?;
     }
-    if spec.root_read_only {
-        restrict("/", MsFlags::MS_RDONLY)?;
-    }
+    // If it is impossible, the guest says why, as its first process does not start.
+    let _ = image.make_directory(spec.process.cwd());
     Ok(())
+}
+
+/// Mounts the kernel's modules where the guest looks for them. Not all images let one; few
+/// need them.
+fn add_modules(spec: &ContainerSpec, image: &Image) {
+    let result = || -> Result<()> {
+        let bundle = Store::new(&Prefix::new(PREFIX)).resolve(spec.kernel.as_deref())?;
+        let release = bundle.modules.file_name().context("no release")?;
+        let place = Path::new("/lib/modules");
+        let (source, place) = match spec.options.mount_lib_modules {
+            true => (bundle.modules.parent().context("no parent")?, place.into()),
+            false => (bundle.modules.as_path(), place.join(release)),
+        };
+        let place = image.make_directory(&place)?;
+        mounts::attach(mounts::bind(File::open(source)?)?, place, c".")?;
+        Ok(())
+    }();
+    if let Err(error) = result {
+        complain(&format!(
+            "warning: the kernel's modules cannot be mounted at /lib/modules: {error:#}"
+        ));
+    }
 }
 
 /// The jail's own filesystem, mounted nowhere yet.
@@ -140,6 +164,7 @@ fn move_own(jail: &OwnedFd, image: &Image) -> Result<()> {
         // A symlink there would have led runc elsewhere.
         let moved = image
             .find_plain(&path)
+            .map_err(io::Error::from)
             .and_then(|at| mounts::attach(at, jail, name));
         moved.with_context(|| {
             format!(
@@ -155,7 +180,7 @@ fn move_own(jail: &OwnedFd, image: &Image) -> Result<()> {
 }
 
 /// Moves what is mounted at or below `/disks` into the jail.
-fn move_disks(proc: &ProcSelf, jail: &OwnedFd, image: &Image) -> Result<()> {
+fn move_disks(proc: &ProcSelf, image: &Image) -> Result<()> {
     let disks = Path::new(IMAGE).join(&DISKS[1..]);
     let mut points: Vec<_> = proc
         .mounts()?
@@ -164,7 +189,7 @@ fn move_disks(proc: &ProcSelf, jail: &OwnedFd, image: &Image) -> Result<()> {
         .filter(|point| point.starts_with(&disks))
         .collect();
     points.sort_unstable();
-    let jail = Image::new(jail.try_clone()?);
+    let jail = Image::open("/".as_ref())?;
     let mut moved: Option<PathBuf> = None;
     for point in points {
         // What is mounted on what was moved went with it.
@@ -200,7 +225,7 @@ fn detach_others(proc: &ProcSelf, image: &Image, volumes: &[PathBuf]) -> Result<
         if proc.mount_of(found.as_fd())? != mount.id {
             bail!(failed());
         }
-        let by_number = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let by_number = format!("/proc/self/fd/{}", found.as_fd().as_raw_fd());
         umount2(by_number.as_str(), MntFlags::MNT_DETACH).with_context(failed)?;
     }
     Ok(())

@@ -17,6 +17,7 @@ const FSCONFIG_SET_STRING: libc::c_ulong = 1;
 const FSCONFIG_CMD_CREATE: libc::c_ulong = 6;
 const FSMOUNT_CLOEXEC: libc::c_ulong = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_ulong = 4;
+const OPEN_TREE_CLONE: libc::c_ulong = 1;
 const MOUNT_ATTR_NOSUID: libc::c_ulong = 2;
 const MOUNT_ATTR_NODEV: libc::c_ulong = 4;
 
@@ -76,6 +77,21 @@ pub(super) fn attach(mount: impl AsFd, dir: impl AsFd, path: &CStr) -> io::Resul
         )
     })?;
     Ok(())
+}
+
+/// Another mount of the file or directory `at`, mounted nowhere yet.
+pub(super) fn bind(at: impl AsFd) -> io::Result<OwnedFd> {
+    let cloexec = libc::c_ulong::from(libc::O_CLOEXEC.cast_unsigned());
+    let empty_path = libc::c_ulong::from(libc::AT_EMPTY_PATH.cast_unsigned());
+    // SAFETY: the path is a C string, and the descriptor is open.
+    owned(unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            at.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            OPEN_TREE_CLONE | cloexec | empty_path,
+        )
+    })
 }
 
 fn owned(result: libc::c_long) -> io::Result<OwnedFd> {

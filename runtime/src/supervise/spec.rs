@@ -10,38 +10,48 @@ use anyhow::{Context, Result};
 use nix::sys::stat::fstat;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
 use runcvm_protocol::{ByteBuf, Limit, Process, User};
-use runcvm_vmm::launch::{LaunchSpec, MountSpec, terminal};
+use runcvm_vmm::launch::{LaunchSpec, MountSpec, share, terminal};
 use runcvm_vmm::spec::Transport;
 
-use super::{MACHINE, jail};
+use super::{MACHINE, disks, jail, sockets};
 use crate::container::{ContainerSpec, Tmpfs};
+use crate::image::Image;
 use crate::network::{Network, dns};
-use crate::options::Display;
+use crate::options::{Cache, Display};
 
 /// The machine for `container`, whose jail this process is in.
 pub(super) fn launch(container: &ContainerSpec, network: Network) -> Result<LaunchSpec> {
     let options = &container.options;
+    let image = Image::open(jail::IMAGE.as_ref())?;
+    let disks = disks::prepare(&options.disks, container.cpus, &image)?;
+    let mut mounts: Vec<_> = container.tmpfs.iter().map(tmpfs).collect();
+    mounts.extend(disks.mounts);
+    // Parents before what is below them.
+    mounts.sort_by_key(|mount| mount.target().iter().filter(|&&b| b == b'/').count());
+    let mut forwards = sockets::forwards(&container.volumes, &image)?;
+    if network.dns {
+        forwards.extend(dns::forwards());
+    }
     Ok(LaunchSpec {
         name: MACHINE.into(),
         rootfs: jail::IMAGE.into(),
         // It is: its mount is. virtiofsd would have all volumes read-only too.
         root_read_only: false,
+        cache: cache(options.cache),
+        sys_admin: options.sys_admin,
         kernel: container.kernel.clone().map(OsString::from),
         cpus: container.cpus,
         memory: container.memory,
+        huge_pages: options.hugetlb,
         process: process(&container.process)?,
         init: options.init,
         hostname: container.hostname.as_deref().map(ByteBuf::from),
         domainname: container.domainname.as_deref().map(ByteBuf::from),
         sysctls: container.sysctls.clone(),
         cgroups: options.cgroups,
-        forwards: if network.dns {
-            dns::forwards().into()
-        } else {
-            Vec::new()
-        },
-        mounts: container.tmpfs.iter().map(tmpfs).collect(),
-        disks: Vec::new(),
+        forwards,
+        mounts,
+        disks: disks.disks,
         nets: network.nets,
         append: options.kernel_append.clone(),
         transport: Transport::Pci,
@@ -87,7 +97,15 @@ fn is_null(stream: impl AsFd + IsTerminal) -> io::Result<bool> {
     Ok(fstat(stream)?.st_rdev == device)
 }
 
-fn bytes(path: &Path) -> ByteBuf {
+fn cache(cache: Cache) -> share::Cache {
+    match cache {
+        Cache::Auto => share::Cache::Auto,
+        Cache::Never => share::Cache::Never,
+        Cache::Always => share::Cache::Always,
+    }
+}
+
+pub(super) fn bytes(path: &Path) -> ByteBuf {
     ByteBuf::from(path.to_owned().into_os_string().into_vec())
 }
 

@@ -38,7 +38,7 @@ impl Daemon {
             Path::new("/run/lab").is_dir(),
             "the docker suites run only in the lab: make e2e SUITE=docker"
         );
-        install();
+        install(PREFIX);
         let log = File::create(LOG).expect("/tmp can be written");
         let daemon = Command::new("dockerd")
             .arg("--add-runtime")
@@ -85,11 +85,11 @@ impl Drop for Daemon {
     }
 }
 
-/// Installs our programs. Kernels stay where they are: copying their thousands of modules would
+/// Installs our programs to `prefix`. Kernels stay where they are: copying their thousands of modules would
 /// take longer than some cases do.
-fn install() {
-    command(&[&project().join("packaging/place").to_string_lossy(), PREFIX]);
-    let kernels = format!("{PREFIX}/kernels");
+pub(crate) fn install(prefix: &str) {
+    command(&[&project().join("packaging/place").to_string_lossy(), prefix]);
+    let kernels = format!("{prefix}/kernels");
     fs::create_dir_all(&kernels).expect("the lab's tree can be written");
     mount(
         Some(&home().join("kernels")),

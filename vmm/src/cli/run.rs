@@ -11,6 +11,7 @@ use runcvm_protocol::{ByteBuf, Cgroups, InitMode};
 
 use super::process::{Base, ProcessArgs};
 use super::values;
+use crate::launch::share::Cache;
 use crate::launch::spec::MAX_CPUS;
 use crate::launch::{self, Io, LaunchSpec, MountSpec, rundir};
 use crate::spec::Transport;
@@ -167,9 +168,12 @@ impl RunArgs {
         Ok(LaunchSpec {
             rootfs: self.rootfs.clone(),
             root_read_only: self.read_only,
+            cache: Cache::Auto,
+            sys_admin: false,
             kernel: self.kernel.clone(),
             cpus: self.cpus,
             memory: values::memory(&self.memory)?,
+            huge_pages: false,
             process: self.process.process(Base::docker(hostname))?,
             init: match self.init {
                 Init::Auto => InitMode::Auto,

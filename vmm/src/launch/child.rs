@@ -74,6 +74,11 @@ impl Helper {
         })
     }
 
+    /// Its process ID, unless it was waited for.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.status.is_none().then(|| self.child.id())
+    }
+
     pub(crate) fn watch(&self, set: &mut PollSet) {
         if let Some(stderr) = &self.stderr {
             set.watch(stderr, PollFlags::POLLIN);

@@ -2,6 +2,7 @@
 
 use runcvm_protocol::{ByteBuf, GuestConfig, Interface, Mount, MountSource};
 
+use super::forward;
 use super::share::{self, Opened};
 use super::spec::{LaunchSpec, MountSpec};
 
@@ -91,7 +92,7 @@ pub(crate) fn guest_config(
         domainname: spec.domainname.clone(),
         sysctls: spec.sysctls.clone(),
         cgroups: spec.cgroups,
-        forwards: Vec::new(),
+        forwards: forward::for_guest(&spec.forwards),
         interfaces,
         process: spec.process.clone(),
         init: spec.init,

@@ -73,6 +73,11 @@ impl MachineProcess {
         })
     }
 
+    /// Its process ID, unless it was waited for.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.pid()
+    }
+
     pub(crate) fn watch(&self, set: &mut PollSet) {
         self.process.watch(set);
         self.control.watch(set);

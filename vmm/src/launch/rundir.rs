@@ -2,12 +2,14 @@
 //! lives. The lock is a `flock` on the directory itself, so it goes with its launcher,
 //! however that ends; what a killed launcher left is removed by whoever comes next.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+
+use super::privileges::{Capabilities, NOBODY};
 
 /// Greatest length of a machine's name; a hostname of Linux has at most 64 bytes.
 pub const MAX_NAME: usize = 64;
@@ -100,8 +102,11 @@ impl RunDir {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed(e)),
                 created => match lock(&path).map_err(failed)? {
                     Lock::Gone => {}
+                    // Who looks for the machine holds the lock for a moment, too.
+                    Lock::Held if created.is_ok() => {}
                     Lock::Held => return Err(Error::InUse(name.into())),
                     Lock::Taken(lock) if created.is_ok() => {
+                        admit_machine(&path).map_err(failed)?;
                         return Ok(Self { path, _lock: lock });
                     }
                     Lock::Taken(_stale) => fs::remove_dir_all(&path).map_err(failed)?,
@@ -128,6 +133,15 @@ impl Drop for RunDir {
         // What cannot be removed now is removed by the next launcher.
         let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// Lets the machine process, if it is an unprivileged user's, find its sockets in `dir`.
+fn admit_machine(dir: &Path) -> io::Result<()> {
+    if !Capabilities::own().can_become_nobody() {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(dir, None, Some(NOBODY))?;
+    fs::set_permissions(dir, Permissions::from_mode(0o710))
 }
 
 /// Where a machine's control socket is.

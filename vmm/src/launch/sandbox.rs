@@ -16,9 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, write};
 
-/// Bits of the capability sets in `/proc/self/status` (capabilities(7)).
-const CAP_SYS_CHROOT: u64 = 1 << 18;
-const CAP_SYS_ADMIN: u64 = 1 << 21;
+use super::privileges::{CAP_SYS_ADMIN, CAP_SYS_CHROOT, Capabilities};
 
 /// A way to shut a virtiofsd in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +33,11 @@ pub(crate) enum Sandbox {
 
 /// The strongest sandbox that works for this process.
 pub(crate) fn strongest() -> Sandbox {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let capabilities = effective_capabilities(&status);
+    let capabilities = Capabilities::own();
     if nix::unistd::geteuid().is_root() {
-        if capabilities & CAP_SYS_ADMIN != 0 {
+        if capabilities.have(CAP_SYS_ADMIN) {
             Sandbox::Namespace
-        } else if capabilities & CAP_SYS_CHROOT != 0 {
+        } else if capabilities.have(CAP_SYS_CHROOT) {
             Sandbox::Chroot
         } else {
             Sandbox::None
@@ -50,14 +47,6 @@ pub(crate) fn strongest() -> Sandbox {
     } else {
         Sandbox::None
     }
-}
-
-fn effective_capabilities(status: &str) -> u64 {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0)
 }
 
 fn user_namespaces_allowed() -> bool {
@@ -156,19 +145,5 @@ impl FileStage {
         mount(NONE, directory, NONE, read_only, NONE)?;
         chdir(directory)?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn capabilities_are_read_from_the_effective_set() {
-        let status = "Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t0000000000240000\n";
-        let set = effective_capabilities(status);
-        assert_eq!(set, CAP_SYS_ADMIN | CAP_SYS_CHROOT);
-        assert_eq!(effective_capabilities("CapEff:\tnothing"), 0);
-        assert_eq!(effective_capabilities(""), 0);
     }
 }

@@ -42,6 +42,36 @@ pub enum Error {
     Start(#[source] io::Error),
 }
 
+/// What a guest keeps of shared files: virtiofsd's `--cache`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cache {
+    /// What it has read, for a second, or until the file is opened again.
+    #[default]
+    Auto,
+    /// Nothing.
+    Never,
+    /// Everything, as if nobody else changed it.
+    Always,
+}
+
+impl Cache {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+            Self::Always => "always",
+        }
+    }
+}
+
+/// How shares are served.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Service {
+    pub(crate) cache: Cache,
+    /// With `CAP_SYS_ADMIN`.
+    pub(crate) sys_admin: bool,
+}
+
 /// A directory or file of the host that was opened to be shared.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -116,6 +146,7 @@ pub(crate) struct Share {
 /// connection too.
 pub(crate) fn start(
     program: &Path,
+    service: Service,
     opened: Opened,
     run_dir: &RunDir,
     index: usize,
@@ -137,7 +168,11 @@ pub(crate) fn start(
     command.args(["--shared-dir", "."]);
     command.arg("--fd").arg(listener.as_raw_fd().to_string());
     command.args(["--sandbox", sandbox.mode()]);
-    command.args(["--cache", "auto", "--xattr", "--posix-acl=auto"]);
+    command.args(["--cache", service.cache.name()]);
+    command.args(["--xattr", "--posix-acl=auto"]);
+    if service.sys_admin {
+        command.arg("--modcaps=+sys_admin");
+    }
     command.args(["--announce-submounts", "--log-level", "error"]);
     if read_only {
         command.arg("--readonly");

@@ -8,7 +8,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::poll::PollSet;
 
 /// Signals that are passed on to the workload. Not among them: what stops a job or shows a
-/// fault of this process, and what the loop takes for itself.
+/// fault of this process, and what the loop takes for itself. The first process of a container
+/// passes on all that can be taken: nobody there stops jobs, and a fault of its own ends it
+/// anyway.
 const FORWARDED: [Signal; 11] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -39,12 +41,18 @@ pub(crate) enum Event {
 pub(crate) struct Signals {
     fd: SignalFd,
     before: SigSet,
+    /// This is the first process of a container.
+    first: bool,
 }
 
 impl Signals {
     /// Takes signals from now on.
     pub(crate) fn take() -> Result<Self, Errno> {
+        let first = is_first_process();
         let mut mask = SigSet::empty();
+        if first {
+            mask = SigSet::all();
+        }
         FORWARDED.into_iter().for_each(|s| mask.add(s));
         mask.add(Signal::SIGCHLD);
         mask.add(Signal::SIGWINCH);
@@ -58,7 +66,7 @@ impl Signals {
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), Some(&mut before))?;
         let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self { fd, before })
+        Ok(Self { fd, before, first })
     }
 
     pub(crate) fn watch(&self, set: &mut PollSet) {
@@ -70,13 +78,18 @@ impl Signals {
         if !set.readable(&self.fd) {
             return None;
         }
-        let info = self.fd.read_signal().ok()??;
-        let number = u8::try_from(info.ssi_signo).ok()?;
-        Some(match i32::from(number) {
-            libc::SIGCHLD => Event::Child,
-            libc::SIGWINCH => Event::Resize,
-            _ => Event::Forward(number),
-        })
+        loop {
+            let info = self.fd.read_signal().ok()??;
+            let number = u8::try_from(info.ssi_signo).ok()?;
+            return Some(match i32::from(number) {
+                libc::SIGCHLD => Event::Child,
+                // A terminal's comes from the kernel; some servers end on one from a process.
+                libc::SIGWINCH if !self.first || info.ssi_code > 0 => Event::Resize,
+                // Our own writes to nobody.
+                libc::SIGPIPE if info.ssi_pid == std::process::id() => continue,
+                _ => Event::Forward(number),
+            });
+        }
     }
 }
 
@@ -87,6 +100,12 @@ impl Drop for Signals {
         // Fails only for a bad address or operation, and these are neither.
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
     }
+}
+
+/// This process is the first of a PID namespace: no signal reaches it that it does not take,
+/// and orphans are its children.
+pub(crate) fn is_first_process() -> bool {
+    std::process::id() == 1
 }
 
 /// Signals that end a process which has not said otherwise, and that people send to end one.

@@ -8,6 +8,7 @@ use runcvm_protocol::{ByteBuf, Cgroups, ForwardAt, InitMode, Process};
 
 use super::disk::DiskSpec;
 use super::net::NetSpec;
+use super::share::Cache;
 use crate::spec::Transport;
 
 /// Bytes of a MiB, the unit of guest memory.
@@ -27,12 +28,18 @@ pub struct LaunchSpec {
     /// Directory that becomes the root filesystem.
     pub rootfs: PathBuf,
     pub root_read_only: bool,
+    /// What the guest keeps of shared files.
+    pub cache: Cache,
+    /// The guest may set attributes of files that need `CAP_SYS_ADMIN` on the host.
+    pub sys_admin: bool,
     /// A bundle's name or the path of a kernel image; `None`: the default bundle.
     pub kernel: Option<OsString>,
     /// 1 to [`MAX_CPUS`].
     pub cpus: u8,
     /// Guest memory in bytes, a multiple of [`MIB`] and at least [`MIN_MEMORY`].
     pub memory: u64,
+    /// Guest memory is of huge pages that the host has set aside.
+    pub huge_pages: bool,
     pub process: Process,
     pub init: InitMode,
     pub hostname: Option<ByteBuf>,
@@ -136,9 +143,12 @@ pub(crate) mod tests {
             name: "test".into(),
             rootfs: rootfs.into(),
             root_read_only: false,
+            cache: Cache::Auto,
+            sys_admin: false,
             kernel: None,
             cpus: 1,
             memory: 512 * MIB,
+            huge_pages: false,
             process: Process {
                 args: vec![ByteBuf::from("true")],
                 env: Vec::new(),

@@ -13,12 +13,14 @@ use super::config::{self, Tagged};
 use super::console::{self, Console};
 use super::control::ControlServer;
 use super::disk::DiskSpec;
+use super::forward::{self, Forwarder};
 use super::kernel::{self, Kernel};
 use super::net::Net;
+use super::privileges::{self, CAP_KILL, Capabilities};
 use super::process::MachineProcess;
 use super::rundir::{self, RunDir};
-use super::share::Share;
-use super::signals::Signals;
+use super::share::{Service, Share};
+use super::signals::{Signals, is_first_process};
 use super::spec::LaunchSpec;
 use super::streams::Io;
 use super::supervise::{Awaited, Started, Supervisor};
@@ -49,6 +51,10 @@ pub fn run(spec: &LaunchSpec, io: Io, started: u64) -> Result<Outcome, Error> {
 
     let (started, spawned) = start(spec, resources, io, &run_dir)?;
     timings.spawned = Some(spawned);
+    if is_first_process() {
+        // What is left to do here needs no more than to end the others.
+        privileges::keep_only(&[CAP_KILL]).map_err(system("Capabilities cannot be given up"))?;
+    }
     let outcome = Supervisor::new(spec, started, &signals, timings).run();
     drop(run_dir);
     drop(watcher);
@@ -103,10 +109,20 @@ fn start(
     run_dir: &RunDir,
 ) -> Result<(Started, u64), Error> {
     let mut devices = Devices::default();
-    let shares = devices.add_shares(&resources.virtiofsd, resources.shares, run_dir)?;
+    let forwarder = Forwarder::start(&run_dir.vsock_socket(), &spec.forwards).map_err(system(
+        "The process for the guest's connections cannot be started",
+    ))?;
+    let service = Service {
+        cache: spec.cache,
+        sys_admin: spec.sys_admin,
+    };
+    let shares = devices.add_shares(&resources.virtiofsd, service, resources.shares, run_dir)?;
     devices.add_disks(&spec.disks, resources.disks);
     devices.add_nets(resources.nets);
-    let listener = devices.add_vsock(run_dir)?;
+    let root = Capabilities::own()
+        .can_become_nobody()
+        .then(|| run_dir.path().to_owned());
+    let listener = devices.add_vsock(run_dir, root.is_some())?;
     let console = if console::is_wanted(spec.init, &spec.process) {
         Some(devices.add_console()?)
     } else {
@@ -125,6 +141,7 @@ fn start(
         name: spec.name.clone(),
         cpus: spec.cpus,
         memory: spec.memory,
+        huge_pages: spec.huge_pages,
         kernel: resources.kernel.vmlinux.clone(),
         initramfs: initramfs(resources.kernel, resources.init, resources.config),
         append: spec.append.clone(),
@@ -132,6 +149,7 @@ fn start(
         transport: spec.transport,
         devices: devices.list,
         serial,
+        root,
         control: -1,
     };
     let spawned = now();
@@ -146,6 +164,7 @@ fn start(
     let started = Started {
         machine,
         shares,
+        forwarder,
         control,
         workload,
     };
@@ -208,12 +227,13 @@ impl Devices {
     fn add_shares(
         &mut self,
         virtiofsd: &Path,
+        service: Service,
         shares: Vec<Tagged>,
         run_dir: &RunDir,
     ) -> Result<Vec<Share>, Error> {
         let mut started = Vec::new();
         for (index, Tagged { tag, opened }) in shares.into_iter().enumerate() {
-            let (share, client) = share::start(virtiofsd, opened, run_dir, index)?;
+            let (share, client) = share::start(virtiofsd, service, opened, run_dir, index)?;
             started.push(share);
             let socket = self.give(client);
             self.list.push(DeviceSpec::Fs { tag, socket });
@@ -256,17 +276,19 @@ impl Devices {
     }
 
     /// Adds the sockets between host and guest; returns where the workload's session arrives.
-    fn add_vsock(&mut self, run_dir: &RunDir) -> Result<UnixListener, Error> {
+    /// The machine process may have the run directory for its root.
+    fn add_vsock(&mut self, run_dir: &RunDir, is_root: bool) -> Result<UnixListener, Error> {
         const WHAT: &str = "The machine's sockets cannot be made";
-        let prefix = run_dir.vsock_socket();
-        let mut workload = prefix.clone().into_os_string();
-        workload.push(format!("_{WORKLOAD_PORT}"));
-        let workload = UnixListener::bind(workload).map_err(system(WHAT))?;
+        let mut prefix = run_dir.vsock_socket();
+        let workload = forward::listen(&prefix, WORKLOAD_PORT).map_err(system(WHAT))?;
         workload.set_nonblocking(true).map_err(system(WHAT))?;
         let listener = UnixListener::bind(&prefix).map_err(system(WHAT))?;
         let backlog = Backlog::new(BACKLOG).expect("a positive backlog");
         listen(&listener, backlog).map_err(system(WHAT))?;
         let listener = self.give(listener);
+        if is_root {
+            prefix = Path::new("/").join(prefix.file_name().expect("it is a file's"));
+        }
         self.list.push(DeviceSpec::Vsock { listener, prefix });
         Ok(workload)
     }

@@ -9,6 +9,8 @@ use runcvm_protocol::WindowSize;
 
 use super::console::Console;
 use super::control::{ClientId, ControlServer};
+use super::forward::Forwarder;
+use super::orphans;
 use super::poll::PollSet;
 use super::process::{Asker, Heard, MachineProcess};
 use super::relay::{self, Relay};
@@ -42,6 +44,7 @@ const KILLED: u8 = 128 + 9;
 pub(crate) struct Supervisor<'a> {
     machine: MachineProcess,
     shares: Vec<Share>,
+    forwarder: Option<Forwarder>,
     control: ControlServer,
     /// Where the guest connects for its workload's session, until it has.
     awaited: Option<Awaited>,
@@ -77,6 +80,7 @@ pub(crate) struct Awaited {
 pub(crate) struct Started {
     pub(crate) machine: MachineProcess,
     pub(crate) shares: Vec<Share>,
+    pub(crate) forwarder: Option<Forwarder>,
     pub(crate) control: ControlServer,
     pub(crate) workload: Awaited,
 }
@@ -91,6 +95,7 @@ impl<'a> Supervisor<'a> {
         Self {
             machine: started.machine,
             shares: started.shares,
+            forwarder: started.forwarder,
             control: started.control,
             awaited: Some(started.workload),
             session: None,
@@ -242,8 +247,13 @@ impl<'a> Supervisor<'a> {
         let before = relay.end().is_some();
         let was_running = relay.has_started();
         relay.step(set);
-        if relay.has_started() && !was_running && self.terminal && relay.is_on_console() {
-            resize_console(&mut self.machine);
+        if relay.has_started() && !was_running && self.terminal {
+            // It may have another size by now than the process was to start with.
+            if relay.is_on_console() {
+                resize_console(&mut self.machine);
+            } else if let Some(size) = terminal::own_size() {
+                relay.resize(size);
+            }
         }
         if let Some(uptime) = relay.uptime_ns()
             && self.timings.kernel.is_none()
@@ -266,8 +276,13 @@ impl<'a> Supervisor<'a> {
 
     fn take_signal(&mut self, event: signals::Event) {
         let signal = match event {
-            // Children are looked at in every round.
-            signals::Event::Child => return,
+            // Our own children are looked at in every round.
+            signals::Event::Child => {
+                if signals::is_first_process() {
+                    self.reap_orphans();
+                }
+                return;
+            }
             signals::Event::Resize => {
                 if let Some(relay) = &mut self.session {
                     if relay.is_on_console() {
@@ -294,6 +309,16 @@ impl<'a> Supervisor<'a> {
             }
             _ => {}
         }
+    }
+
+    fn reap_orphans(&self) {
+        let shares = self.shares.iter().map(|share| share.daemon.pid());
+        let forwarder = self.forwarder.as_ref().and_then(Forwarder::pid);
+        let own: Vec<_> = shares
+            .chain([self.machine.pid(), forwarder])
+            .flatten()
+            .collect();
+        orphans::reap(&own);
     }
 
     /// A machine without one of its shares is of no use. One whose connection ended ends too,

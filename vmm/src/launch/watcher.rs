@@ -13,6 +13,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pipe2, read, setsid};
 
 use super::rundir;
+use super::signals::is_first_process;
 use super::terminal::Saved;
 
 /// The watching process, until this is dropped: then there is nothing left to watch.
@@ -24,17 +25,20 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     /// Watches this process: when it ends without dropping the result, the run directory
-    /// `dir` is removed and `terminal` put back. Must be called while this process has one
-    /// thread.
-    pub(crate) fn start(dir: &Path, terminal: Option<&Saved>) -> Result<Self, Errno> {
+    /// `dir` is removed and `terminal` put back. Nobody watches the first process of a
+    /// container, with which all else ends. Must be called while this process has one thread.
+    pub(crate) fn start(dir: &Path, terminal: Option<&Saved>) -> Result<Option<Self>, Errno> {
+        if is_first_process() {
+            return Ok(None);
+        }
         let (end, alive) = pipe2(OFlag::O_CLOEXEC)?;
         // SAFETY: the process has one thread, so no lock is held by a thread that the child
         // lacks; the child never returns from `watch`.
         match unsafe { fork() }? {
-            ForkResult::Parent { child } => Ok(Self {
+            ForkResult::Parent { child } => Ok(Some(Self {
                 pid: child,
                 _alive: alive,
-            }),
+            })),
             ForkResult::Child => watch(&end, dir, terminal),
         }
     }
@@ -74,7 +78,7 @@ fn watch(end: &OwnedFd, dir: &Path, terminal: Option<&Saved>) -> ! {
 }
 
 /// Closes all descriptors but these; they are sorted.
-fn close_all_but(kept: &[i32]) {
+pub(crate) fn close_all_but(kept: &[i32]) {
     let mut first = 0;
     for &fd in kept.iter().filter(|&&fd| fd >= 0) {
         if let (Ok(from), Ok(to)) = (u32::try_from(first), u32::try_from(fd - 1))

@@ -55,7 +55,10 @@ impl Machine {
         let kernel = boot::open_kernel(&spec.kernel)?;
         // What the kernel fills for good comes on top of what was asked for.
         let size = spec.memory.saturating_add(whole_pages(kernel.code_len()));
-        let memory = memory::create(size)?;
+        let memory = match spec.huge_pages {
+            true => memory::create_huge(size)?,
+            false => memory::create(size)?,
+        };
         let (images, built) = thread::scope(|scope| {
             let images = scope
                 .spawn(|| boot::load_images(&memory, size, &kernel, &spec.kernel, &spec.initramfs));

@@ -61,6 +61,8 @@ fn spec(cpus: u8, transport: Transport, kernel: &NamedTempFile) -> (MachineSpec,
             },
         ],
         serial: None,
+        huge_pages: false,
+        root: None,
         control: theirs.into_raw_fd(),
     };
     (spec, ours)

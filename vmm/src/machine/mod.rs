@@ -105,7 +105,7 @@ fn run_to_end(spec: &MachineSpec, channel: &Arc<Channel>) -> Result<(End, String
     } = machine;
     let report = ending.reporter();
     let overhead = Overhead::open().ok();
-    sandbox::enter(channel.as_fd())?;
+    sandbox::enter(channel.as_fd(), spec.root.as_deref())?;
     channel.event(&Event::FirstEntry { at: now() });
     let threads = Threads::start(vcpus, &buses, &report).map_err(|source| {
         let what = "a thread for a vCPU";

@@ -4,8 +4,11 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Uid};
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
 use seccompiler::{
@@ -17,10 +20,13 @@ use vmm_sys_util::signal::register_signal_handler;
 
 use super::FAILED;
 use crate::kvm::requests;
+use crate::launch::privileges::{self, NOBODY};
 
 /// Why the process could not be shut in.
 #[derive(Debug, Error)]
 pub enum SandboxError {
+    #[error("Cannot become an unprivileged user")]
+    User(#[source] io::Error),
     #[error("Cannot give up capabilities")]
     Capabilities(#[source] io::Error),
     #[error("Cannot catch forbidden system calls")]
@@ -31,38 +37,32 @@ pub enum SandboxError {
     Apply(#[source] seccompiler::Error),
 }
 
-/// Shuts the calling thread in, and with it all threads that it starts later. A system call
-/// that is not allowed ends the process, after saying so on `control`.
-pub(super) fn enter(control: BorrowedFd) -> Result<(), SandboxError> {
+/// Shuts the calling thread in, and with it all threads that it starts later: as nobody in the
+/// directory `root` if there is one. A system call that is not allowed ends the process, after
+/// saying so on `control`.
+pub(super) fn enter(control: BorrowedFd, root: Option<&Path>) -> Result<(), SandboxError> {
     CONTROL.store(control.as_raw_fd(), Ordering::Relaxed);
     register_signal_handler(libc::SIGSYS, forbidden).map_err(SandboxError::Handler)?;
     let filter = filter().map_err(SandboxError::Compile)?;
-    drop_capabilities().map_err(SandboxError::Capabilities)?;
+    if let Some(root) = root {
+        become_nobody(root).map_err(SandboxError::User)?;
+    }
+    privileges::keep_only(&[]).map_err(SandboxError::Capabilities)?;
     // Sets no_new_privs first.
     seccompiler::apply_filter(&filter).map_err(SandboxError::Apply)
 }
 
-/// Empties the permitted, effective and inheritable sets; with no_new_privs nothing brings
-/// them back.
-fn drop_capabilities() -> io::Result<()> {
-    /// `struct __user_cap_header_struct` and `_LINUX_CAPABILITY_VERSION_3` (capget(2)).
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: libc::c_int,
-    }
-    let mut header = Header {
-        version: 0x2008_0522,
-        pid: 0,
-    };
-    let empty = [[0_u32; 3]; 2];
-    // SAFETY: The header is whole, and version 3 reads two sets of three words.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, empty.as_ptr()) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+/// Makes the directory `root` all that there is, and this process's user nobody.
+fn become_nobody(root: &Path) -> io::Result<()> {
+    nix::unistd::chroot(root)?;
+    nix::unistd::chdir("/")?;
+    nix::unistd::setgroups(&[])?;
+    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    nix::unistd::setresgid(group, group, group)?;
+    nix::unistd::setresuid(user, user, user)?;
+    // The kernel forgot it with the user.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    Ok(())
 }
 
 /// Calls that are allowed whatever their arguments.

@@ -19,7 +19,7 @@ fn shut_in(work: impl FnOnce()) -> (String, WaitStatus) {
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             drop(ours);
-            let status = match enter(theirs.as_fd()) {
+            let status = match enter(theirs.as_fd(), None) {
                 Ok(()) => {
                     work();
                     7
@@ -123,7 +123,7 @@ fn memory_cannot_be_made_executable() {
 fn capabilities_are_gone() {
     // A thread has capabilities of its own, so the others keep theirs.
     let status = std::thread::spawn(|| {
-        drop_capabilities().unwrap();
+        privileges::keep_only(&[]).unwrap();
         std::fs::read_to_string("/proc/thread-self/status").unwrap()
     });
     let status = status.join().unwrap();

@@ -23,7 +23,8 @@ fn daemon(dir: &Path, body: &str) -> PathBuf {
 /// Runs the script over `opened` and returns what it wrote.
 fn output(dir: &Path, body: &str, opened: Opened) -> String {
     let run_dir = RunDir::acquire(&dir.join("run"), "test").unwrap();
-    let (mut share, _client) = start(&daemon(dir, body), opened, &run_dir, 0).unwrap();
+    let (mut share, _client) =
+        start(&daemon(dir, body), Service::default(), opened, &run_dir, 0).unwrap();
     while share.daemon.ended().is_none() {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }

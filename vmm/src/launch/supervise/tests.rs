@@ -53,6 +53,7 @@ impl Bench {
                     })
                     .into_iter()
                     .collect(),
+                forwarder: None,
                 control,
                 workload: Awaited {
                     listener,
