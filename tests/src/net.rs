@@ -21,6 +21,11 @@ impl Tap {
         let name = format!("rt{}-{count}", std::process::id());
         ip(&["tuntap", "add", "dev", &name, "mode", "tap", "vnet_hdr"]);
         let tap = Self { name };
+        // A neighbour that is emulated may take its time to answer.
+        for family in ["ipv4", "ipv6"] {
+            let probes = format!("/proc/sys/net/{family}/neigh/{}/mcast_solicit", tap.name);
+            std::fs::write(probes, "30").expect("the tap is there");
+        }
         ip(&["link", "set", &tap.name, "mtu", &mtu.to_string(), "up"]);
         for address in addresses {
             // Without duplicate address detection, so that it can be used at once.

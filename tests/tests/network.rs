@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,9 +33,13 @@ struct Networked {
 }
 
 impl Networked {
-    fn machine() -> Arc<Self> {
+    /// The machine, for one test at a time: what they measure is not how many guests an
+    /// emulated processor can be.
+    fn machine() -> (Arc<Self>, MutexGuard<'static, ()>) {
         static SHARED: Shared<Networked> = Shared::new();
-        SHARED.get(Self::new)
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        (SHARED.get(Self::new), turn)
     }
 
     fn new() -> Self {
@@ -99,7 +103,7 @@ fn echo_connections(listener: TcpListener) {
 
 #[test]
 fn a_thousand_connections_from_the_guest() {
-    let machine = Networked::machine();
+    let (machine, _turn) = Networked::machine();
     for (host, _, _) in LINKS {
         let listener = TcpListener::bind((host, 0)).unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
@@ -111,7 +115,7 @@ fn a_thousand_connections_from_the_guest() {
 
 #[test]
 fn a_thousand_connections_from_the_host() {
-    let _machine = Networked::machine();
+    let (_machine, _turn) = Networked::machine();
     thread::scope(|scope| {
         for (_, guest, _) in LINKS {
             for thread in 0..5 {
@@ -139,7 +143,7 @@ fn fifty_connections(guest: &str, first: usize) {
 #[track_caller]
 fn connect(address: &str, port: u16) -> TcpStream {
     let address = SocketAddr::new(address.parse().unwrap(), port);
-    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(20))
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)
         .unwrap_or_else(|error| panic!("{address}: {error}"));
     limit(&stream);
     stream
@@ -172,7 +176,7 @@ fn limit(stream: &TcpStream) {
 
 #[test]
 fn datagrams_of_all_sizes_both_ways() {
-    let machine = Networked::machine();
+    let (machine, _turn) = Networked::machine();
     for (host, guest, _) in LINKS {
         let ours = UdpSocket::bind((host, 0)).unwrap();
         let port = ours.local_addr().unwrap().port().to_string();
@@ -208,7 +212,7 @@ fn datagrams_of_all_sizes_both_ways() {
 
 #[test]
 fn packets_are_as_large_as_the_mtu_and_no_larger() {
-    let machine = Networked::machine();
+    let (machine, _turn) = Networked::machine();
     for (host, _, mtu) in LINKS {
         // Less the headers of IP and ICMP.
         let payload = mtu - if host.contains(':') { 48 } else { 28 };
@@ -233,7 +237,7 @@ fn packets_are_as_large_as_the_mtu_and_no_larger() {
 
 #[test]
 fn a_quarter_of_a_gibibyte_arrives_whole_both_ways() {
-    let machine = Networked::machine();
+    let (machine, _turn) = Networked::machine();
     let directory = scratch();
     let path = directory.path().join("file");
     let listen = |host| {
@@ -262,7 +266,7 @@ fn a_quarter_of_a_gibibyte_arrives_whole_both_ways() {
 
 #[test]
 fn interfaces_and_routes_are_as_asked_for() {
-    let machine = Networked::machine();
+    let (machine, _turn) = Networked::machine();
     let output = machine.vm.sh(
         "cd /sys/class/net; ls; cat eth0/mtu eth1/mtu lo/operstate; cat eth?/address
         ping -q -c 1 127.0.0.1 >/dev/null
