@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use runcvm_vmm::cli;
 use runcvm_vmm::launch::{self, FAILED, Io, Outcome, rundir};
 
 use crate::container::{self, PROGRAM_FD};
@@ -25,7 +26,7 @@ pub(crate) fn run() -> ExitCode {
     match attach() {
         Ok(outcome) => supervise::report(&outcome),
         Err(error) => {
-            supervise::complain(&format!("{error:#}"));
+            supervise::complain(&cli::sentence(&error));
             ExitCode::from(FAILED)
         }
     }

@@ -20,6 +20,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::execve;
+use runcvm_vmm::cli;
 use runcvm_vmm::launch::{self, FAILED, Io, Outcome};
 pub(crate) use spec::process;
 
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &[OsString], started: u64) -> ExitCode {
     match result {
         Ok(outcome) => report(&outcome),
         Err(error) => {
-            complain(&format!("{error:#}"));
+            complain(&cli::sentence(&error));
             ExitCode::from(FAILED)
         }
     }
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &[OsString], started: u64) -> ExitCode {
 /// Says what is to be said of a process in the machine, and gives its exit status.
 pub(crate) fn report(outcome: &Outcome) -> ExitCode {
     if let Some(message) = &outcome.message {
-        complain(message);
+        complain(&cli::without_numbers(message));
     }
     if let Some(log) = &outcome.kernel_log {
         let _ = writeln!(std::io::stderr(), "{log}");

@@ -1,7 +1,6 @@
 //! The same under a plain container runtime, as docker would ask for it. What docker itself
 //! decides, such as status 126 and 127, is not here: runc says 1.
 
-use std::ffi::OsStr;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -74,11 +73,11 @@ impl RunningContainer {
         case.spawn(command)
     }
 
-    /// `RUNTIME VERB ID ARGUMENT…`.
+    /// Another verb for it, with options before its name and arguments behind.
     #[track_caller]
-    pub fn verb(&self, verb: &str, args: impl IntoIterator<Item: AsRef<OsStr>>) -> Output {
+    pub fn verb(&self, verb: &[&str], args: &[&str]) -> Output {
         let mut command = Command::new(&self.runtime);
-        command.arg(verb).arg(&self.id).args(args);
+        command.args(verb).arg(&self.id).args(args);
         Case::new([""; 0]).spawn(command).wait()
     }
 

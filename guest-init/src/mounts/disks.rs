@@ -1,6 +1,7 @@
 //! Filesystems on disks.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -25,11 +26,14 @@ pub(super) fn mount(
     filesystem: &str,
     options: &[u8],
 ) -> Result<()> {
-    let device = find(root, serial)?.with_context(|| format!("there is no disk {serial}"))?;
+    let (name, device) =
+        find(root, serial)?.with_context(|| format!("there is no disk {serial}"))?;
     let parsed = options::parse(options)?;
     let (target, _) = root.make_dir(path)?;
-    // The root filesystem may have anything at /dev, and the initramfs nothing.
-    let node = Path::new("/disk");
+    // The root filesystem may have anything at /dev, and the initramfs nothing. The table of
+    // mounts shows this path.
+    let node = &Path::new("/dev").join(name);
+    fs::create_dir_all("/dev").context("cannot make /dev")?;
     mknod(node, SFlag::S_IFBLK, Mode::S_IRUSR, device).context("cannot make a device file")?;
     let mounted = fchdir(&target).and_then(|()| {
         let data = Some(parsed.data.as_str());
@@ -39,18 +43,20 @@ pub(super) fn mount(
     mounted.with_context(|| format!("{filesystem} with options {:?}", parsed.data))
 }
 
-/// The device number of the disk with this serial number, by what sysfs says.
-fn find(root: &RootDir, serial: &str) -> Result<Option<dev_t>> {
+/// Name and number of the disk with this serial number, by what sysfs says.
+fn find(root: &RootDir, serial: &str) -> Result<Option<(OsString, dev_t)>> {
     let blocks = Path::new("/sys/block");
     let mut dir = Dir::from_fd(root.open(blocks, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?;
     for entry in dir.iter() {
-        let disk = blocks.join(OsStr::from_bytes(entry?.file_name().to_bytes()));
+        let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+        let disk = blocks.join(&name);
         let attribute = |name| root.read_file(&disk.join(name), MAX_ATTRIBUTE);
         if let Ok(Some(found)) = attribute("serial")
             && found.trim_ascii() == serial.as_bytes()
         {
             let device = attribute("dev")?.unwrap_or_default();
-            return Ok(device_number(&String::from_utf8_lossy(&device)));
+            let number = device_number(&String::from_utf8_lossy(&device));
+            return Ok(number.map(|number| (name, number)));
         }
     }
     Ok(None)

@@ -108,12 +108,19 @@ fn restrict(path: &str, flags: MsFlags) -> Result<()> {
 /// Makes the directories that runc would have made, had it been asked for these mounts and
 /// this process. The guest could not, in a root filesystem that is read-only.
 fn make_mountpoints(spec: &ContainerSpec, image: &Image) -> Result<()> {
-    let targets = spec.tmpfs.iter().map(|tmpfs| &tmpfs.target);
-    let disks = spec.options.disks.iter().map(|disk| &disk.dst);
-    for path in targets.chain(disks) {
+    for path in spec.tmpfs.iter().map(|tmpfs| &tmpfs.target) {
         image
             .make_directory(path)
             .with_context(|| format!("The directory {} cannot be made", path.display()))?;
+    }
+    for disk in &spec.options.disks {
+        image.make_directory(&disk.dst).with_context(|| {
+            format!(
+                "RUNCVM_DISKS: {} cannot be used: the directory {} cannot be made",
+                disk.spec,
+                disk.dst.display()
+            )
+        })?;
     }
     // If it is impossible, the guest says why, as its first process does not start.
     let _ = image.make_directory(spec.process.cwd());

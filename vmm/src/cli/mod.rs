@@ -88,7 +88,7 @@ fn print(text: &str) -> std::io::Result<()> {
 }
 
 /// An error and its causes as one sentence.
-fn sentence(error: &anyhow::Error) -> String {
+pub fn sentence(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
     for cause in error.chain() {
         let text = without_numbers(&cause.to_string());
@@ -104,7 +104,7 @@ fn sentence(error: &anyhow::Error) -> String {
 }
 
 /// The message without the numbers of errors, which the standard library adds to their texts.
-fn without_numbers(message: &str) -> String {
+pub fn without_numbers(message: &str) -> String {
     let mut parts = message.split(" (os error ");
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, part| {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getppid, setsid};
 use runcvm_protocol::{Forward, WORKLOAD_PORT};
 
@@ -58,7 +58,8 @@ pub(crate) fn for_guest(specs: &[ForwardSpec]) -> Vec<Forward> {
 /// The process that serves the forwards; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
-    pid: Pid,
+    /// None once it has ended and was waited for.
+    pid: Option<Pid>,
 }
 
 impl Forwarder {
@@ -78,21 +79,37 @@ impl Forwarder {
         // SAFETY: the process has one thread, so no lock is held by a thread that the child
         // lacks; the child never returns from `serve`.
         match unsafe { fork() }? {
-            ForkResult::Parent { child } => Ok(Some(Self { pid: child })),
+            ForkResult::Parent { child } => Ok(Some(Self { pid: Some(child) })),
             ForkResult::Child => serve(services, parent),
         }
     }
 
+    /// Its process ID, unless it was waited for.
     pub(crate) fn pid(&self) -> Option<u32> {
-        u32::try_from(self.pid.as_raw()).ok()
+        u32::try_from(self.pid?.as_raw()).ok()
+    }
+
+    /// It has ended, which it never should.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        if let Some(pid) = self.pid
+            && !matches!(
+                waitpid(pid, Some(WaitPidFlag::WNOHANG)),
+                Ok(WaitStatus::StillAlive)
+            )
+        {
+            self.pid = None;
+        }
+        self.pid.is_none()
     }
 }
 
 impl Drop for Forwarder {
     fn drop(&mut self) {
-        // It is our unreaped child, so the PID is still its own.
-        let _ = kill(self.pid, Signal::SIGKILL);
-        let _ = waitpid(self.pid, None);
+        if let Some(pid) = self.pid {
+            // It is our unreaped child, so the PID is still its own.
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, None);
+        }
     }
 }
 

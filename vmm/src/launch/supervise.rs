@@ -2,6 +2,7 @@
 //! session, its control socket and the signals that arrive.
 
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
@@ -168,6 +169,9 @@ impl<'a> Supervisor<'a> {
             self.take_signal(event);
         }
         self.look_after_shares();
+        if self.forwarder.as_mut().is_some_and(Forwarder::has_ended) {
+            self.machine.start_killing();
+        }
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.machine.start_killing();
             self.kill_at = None;
@@ -389,13 +393,17 @@ impl<'a> Supervisor<'a> {
             outcome.status = status;
             return;
         }
+        outcome.status = FAILED;
         let share = self.failed_share();
         let last = self.last.take();
         let (message, log) = match last {
             Some(Event::Ended {
                 end: End::PoweredOff | End::Reset,
                 ..
-            }) => return,
+            }) => {
+                outcome.status = 0;
+                return;
+            }
             Some(Event::Ended {
                 end: End::Killed, ..
             }) => {
@@ -403,6 +411,10 @@ impl<'a> Supervisor<'a> {
                 return;
             }
             _ if share.is_some() => (share.expect("just seen"), None),
+            _ if self.forwarder.as_mut().is_some_and(Forwarder::has_ended) => {
+                let message = "The process that carries the guest's connections ended";
+                (message.into(), None)
+            }
             Some(Event::Ended { end, mut log }) => {
                 if let End::TripleFault {
                     registers: Some(line),
@@ -414,9 +426,16 @@ impl<'a> Supervisor<'a> {
                 (describe(&end), Some(log))
             }
             Some(Event::Failed { message }) => (message, None),
-            _ => (format!("The machine {}", self.machine.last_words()), None),
+            _ => {
+                // As the host's OOM killer does to that of a container which is too large.
+                let status = self.machine.ended();
+                let killed = status.and_then(|status| status.signal()) == Some(libc::SIGKILL);
+                if killed && signals::is_first_process() {
+                    outcome.status = KILLED;
+                }
+                (format!("The machine {}", self.machine.last_words()), None)
+            }
         };
-        outcome.status = FAILED;
         outcome.message = Some(message);
         outcome.kernel_log = log.map(|l| last_lines(&l)).filter(|l| !l.is_empty());
     }

@@ -111,7 +111,8 @@ fn a_process_serves_until_it_is_dropped() {
     assert_eq!((guest.len(), &guest[0].at), (1, &specs[0].at));
 
     let sockets = dir.path().join("vsock.sock");
-    let forwarder = Forwarder::start(&sockets, &specs).unwrap().unwrap();
+    let mut forwarder = Forwarder::start(&sockets, &specs).unwrap().unwrap();
+    assert!(!forwarder.has_ended());
     let socket = dir.path().join(format!("vsock.sock_{}", guest[0].port));
     let answer = exchange(UnixStream::connect(&socket).unwrap(), b"12");
     assert_eq!(answer, b"1212");
