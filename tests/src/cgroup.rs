@@ -87,10 +87,10 @@ impl Cgroup {
     ///
     /// # Panics
     ///
-    /// There is none within ten seconds.
+    /// There is none within half a minute.
     #[track_caller]
     pub fn wait_for(&self, part: &str) -> Member {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let members = self.members();
             if let Some(member) = members.iter().find(|m| m.command.contains(part)) {
@@ -105,10 +105,10 @@ impl Cgroup {
     ///
     /// # Panics
     ///
-    /// Something still is after five seconds.
+    /// Something still is after half a minute.
     #[track_caller]
     pub fn wait_until_empty(&self) {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let members = self.members();
             if members.is_empty() {
