@@ -46,8 +46,8 @@ fn has_shape(cpus: u64, memory: u64, transport: &str) {
     let all: Vec<u64> = (0..cpus).collect();
     assert_eq!(numbers("cpus"), all);
     assert_eq!(numbers("pinned"), all);
-    // Of the 300 ticks in three seconds; processors of the lab are shared with others.
-    assert!(numbers("busy").iter().all(|&ticks| ticks >= 20), "{output}");
+    // Of the 300 ticks in three seconds; the lab has one processor for all of them and others.
+    assert!(numbers("busy").iter().all(|&ticks| ticks >= 10), "{output}");
     let total = numbers("memory")[0] * 1024;
     assert!(total <= memory * MIB, "{output}");
     assert!(
@@ -232,9 +232,9 @@ fn a_machine_tells_how_it_is() {
     }
 }
 
-/// The guest's clock shows a time between those before and after it was asked for.
+/// By how much the guest's clock is ahead of ours: at least and at most, in seconds.
 #[track_caller]
-fn clock_is_right(vm: &RunningVm) {
+fn clock_ahead(vm: &RunningVm) -> (f64, f64) {
     let now = || {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         now.as_secs_f64()
@@ -243,18 +243,15 @@ fn clock_is_right(vm: &RunningVm) {
     let guest = vm.sh("date +%s.%N");
     let after = now();
     let guest: f64 = guest.trim().parse().unwrap();
-    assert!(
-        (before - 0.1..after + 0.1).contains(&guest),
-        "the guest's clock is {} s ahead, or {} s behind",
-        guest - after,
-        before - guest
-    );
+    (guest - after, guest - before)
 }
 
 #[test]
 fn a_paused_machine_stands_still_and_its_clock_does_not_suffer() {
     let vm = waiting(&Vm::rootfs().args(["--cpus", "2"]));
-    clock_is_right(&vm);
+    // Until Linux has found its clock it counts ticks, of which a busy host loses some.
+    let (least, most) = clock_ahead(&vm);
+    assert!(least < 0.1 && most > -5.0, "{least} s to {most} s ahead");
     let counting = vm
         .exec()
         .start(["sh", "-c", "while :; do echo on; sleep 0.05; done"]);
@@ -269,7 +266,11 @@ fn a_paused_machine_stands_still_and_its_clock_does_not_suffer() {
     assert_eq!(counting.stdout().len(), before, "a paused machine went on");
 
     vm.verb("resume").run_bare().succeeded();
-    clock_is_right(&vm);
+    let (still_least, still_most) = clock_ahead(&vm);
+    assert!(
+        still_most >= least - 0.1 && still_least <= most + 0.1,
+        "{least} s to {most} s ahead before the pause, {still_least} s to {still_most} s after it"
+    );
     assert_eq!(vm.status()["state"], "running");
     let deadline = Instant::now() + Duration::from_secs(30);
     while counting.stdout().len() == before {
