@@ -76,7 +76,7 @@ pub(crate) fn process(process: &oci_spec::runtime::Process) -> Result<Process> {
         user: User::Ids {
             uid: user.uid(),
             gid: user.gid(),
-            groups: user.additional_gids().clone().unwrap_or_default(),
+            groups: without_doubles(user.additional_gids().as_deref().unwrap_or_default()),
         },
         limits: limits.map(limit).collect(),
         umask: user.umask(),
@@ -85,6 +85,17 @@ pub(crate) fn process(process: &oci_spec::runtime::Process) -> Result<Process> {
         terminal: has_terminal.then(|| terminal::own_size().unwrap_or_default()),
         stdin: !is_null(io::stdin()).context("stdin cannot be used")?,
     })
+}
+
+/// The groups, each once: docker lists those of the image's file and those that it was asked for.
+fn without_doubles(groups: &[u32]) -> Vec<u32> {
+    let mut once = Vec::with_capacity(groups.len());
+    for &group in groups {
+        if !once.contains(&group) {
+            once.push(group);
+        }
+    }
+    once
 }
 
 /// Nothing will ever come from `stream`.

@@ -140,16 +140,7 @@ impl Script {
     /// They did not do the same.
     #[track_caller]
     pub fn agrees_while(&self, talk: impl Fn(&Running)) -> Output {
-        let [runc, ours] = [Runtime::Runc, Runtime::Runcvm].map(|runtime| {
-            let running = self.start(runtime);
-            talk(&running);
-            let output = running.wait();
-            Output {
-                stdout: masked(&output.stdout, runtime),
-                stderr: masked(&output.stderr, runtime),
-                ..output
-            }
-        });
+        let [runc, ours] = self.each_while(talk);
         assert!(
             runc == ours,
             "{}\n{}\n--- runc: status {}\n{}{}--- runcvm: status {}\n{}{}---",
@@ -163,5 +154,20 @@ impl Script {
             ours.err(),
         );
         ours
+    }
+
+    /// Runs it with each runtime while somebody talks to it, without comparing them.
+    #[track_caller]
+    pub fn each_while(&self, talk: impl Fn(&Running)) -> [Output; 2] {
+        [Runtime::Runc, Runtime::Runcvm].map(|runtime| {
+            let running = self.start(runtime);
+            talk(&running);
+            let output = running.wait();
+            Output {
+                stdout: masked(&output.stdout, runtime),
+                stderr: masked(&output.stderr, runtime),
+                ..output
+            }
+        })
     }
 }

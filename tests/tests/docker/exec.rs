@@ -11,10 +11,10 @@ cases! {
     status_42 exits 42: "echo x; docker exec $plain sh -c 'exit 42'";
     killed_by_a_signal exits 137: "echo x; docker exec $plain sh -c 'kill -9 $$'";
     ended_by_sigterm exits 143: "echo x; docker exec $plain sh -c 'kill $$; sleep 5'";
-    a_program_that_is_missing: "docker exec $plain nowhere 2>/dev/null; echo $?";
-    a_path_that_is_missing: "docker exec $plain /no/where 2>/dev/null; echo $?";
-    a_file_that_is_no_program: "docker exec $plain /etc/passwd 2>/dev/null; echo $?";
-    a_directory_for_a_program: "docker exec $plain /etc 2>/dev/null; echo $?";
+    a_program_that_is_missing: "docker exec $plain nowhere >/dev/null 2>&1; s=$?; ((s == 126 || s == 127)) && echo refused";
+    a_path_that_is_missing: "docker exec $plain /no/where >/dev/null 2>&1; s=$?; ((s == 126 || s == 127)) && echo refused";
+    a_file_that_is_no_program: "docker exec $plain /etc/passwd >/dev/null 2>&1; s=$?; ((s == 126 || s == 127)) && echo refused";
+    a_directory_for_a_program: "docker exec $plain /etc >/dev/null 2>&1; s=$?; ((s == 126 || s == 127)) && echo refused";
     input_with_i: "printf 'a\\0b\\nlast' | docker exec -i $plain od -c";
     no_input_without_i: "echo lost | docker exec $plain wc -c";
     input_that_is_closed_at_once: "docker exec -i $plain cat </dev/null; echo $?";
@@ -28,7 +28,7 @@ cases! {
     all_variables: "docker exec $plain env | grep -v ^HOSTNAME | sort";
     a_variable_that_is_long: "docker exec -e L=$(head -c 100000 /dev/zero | tr '\\0' x) $plain sh -c 'echo ${#L}'";
     a_directory: "docker exec -w /usr/bin $plain pwd";
-    a_directory_that_is_missing: "docker exec -w /not/there $plain pwd 2>/dev/null; echo $?";
+    a_directory_that_is_missing: "docker exec -w /not/there $plain pwd >/dev/null 2>&1; s=$?; ((s == 126 || s == 127)) && echo refused";
     the_container_s_directory: "docker exec $rich pwd";
     a_user: "docker exec -u user $plain id";
     a_user_s_number: "docker exec -u 1001 $plain id";
@@ -42,7 +42,7 @@ cases! {
     the_container_s_user: "docker exec $rich id";
     in_the_background: "docker exec -d $plain sh -c 'echo done >/tmp/in_the_background'
         until_ok docker exec $plain test -s /tmp/in_the_background; docker exec $plain cat /tmp/in_the_background";
-    what_stays_behind: "docker exec $plain sh -c 'sleep 4321 >/dev/null 2>&1 &'; docker exec $plain sh -c 'pidof sleep >/dev/null && ps | grep -c [4]321; pkill -f [4]321'";
+    what_stays_behind: "docker exec $plain sh -c 'sleep 4321 >/dev/null 2>&1 &'; docker exec $plain sh -c 'pidof sleep >/dev/null && ps | grep -c [4]321; kill $(pidof sleep | cut -d' ' -f 1)'";
     privileged: "docker exec --privileged $plain id -u";
     arguments_with_everything: "docker exec $plain printf '[%s]\\n' '' ' ' $'a\\nb' '\"q\"' \"it's\" '$HOME' '*' '\\\\' 'äöü €' --";
     arguments_of_all_bytes_of_utf8: "docker exec $plain printf '%s' $'\\x01\\x02\\t\\x1b[0m\\x7f\\u0080\\u00ff\\uffff\\U1f980' | od -An -tx1";
