@@ -67,6 +67,11 @@ pub(super) struct RunArgs {
     )]
     nets: Vec<String>,
 
+    /// Carry what arrives at a place of the guest to one of the host; each is unix:PATH,
+    /// tcp:ADDRESS:PORT or udp:ADDRESS:PORT
+    #[arg(long = "forward", value_name = "GUEST=HOST")]
+    forwards: Vec<OsString>,
+
     /// The host's name [default: the machine's]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
@@ -194,7 +199,11 @@ impl RunArgs {
                 CgroupMode::V2 => Cgroups::V2,
                 CgroupMode::Hybrid => Cgroups::Hybrid,
             },
-            forwards: Vec::new(),
+            forwards: self
+                .forwards
+                .iter()
+                .map(|f| values::forward(f))
+                .collect::<Result<_>>()?,
             mounts: self.mounts()?,
             disks: self
                 .disks

@@ -2,17 +2,17 @@
 //! bytes.
 
 use std::ffi::{OsStr, OsString};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use runcvm_protocol::ByteBuf;
+use runcvm_protocol::{ByteBuf, ForwardAt};
 
 use crate::launch::MountSpec;
 use crate::launch::disk::{self, DiskSpec};
 use crate::launch::net::{self, NetSpec};
-use crate::launch::spec::MIB;
+use crate::launch::spec::{ForwardSpec, ForwardTo, MIB};
 
 /// Guest memory, as docker writes sizes: a number with `b`, `k`, `m`, `g` or `t`; bytes
 /// without. Rounded up to whole MiB.
@@ -113,6 +113,59 @@ fn check_target(option: &str, shown: &str, target: &[u8]) -> Result<()> {
         "{option} \"{shown}\" would hide the root filesystem: the destination must be below /"
     );
     Ok(())
+}
+
+/// `GUEST=HOST`, each `unix:PATH`, `tcp:ADDRESS:PORT` or `udp:ADDRESS:PORT`. The path of the
+/// guest has no `=`.
+pub(super) fn forward(text: &OsStr) -> Result<ForwardSpec> {
+    let shown = text.to_string_lossy();
+    let wrong = || {
+        format!(
+            "--forward \"{shown}\" is none: it must be GUEST=HOST, each unix:PATH, \
+             tcp:ADDRESS:PORT or udp:ADDRESS:PORT"
+        )
+    };
+    let bytes = text.as_bytes();
+    let equals = bytes.iter().position(|&b| b == b'=').with_context(wrong)?;
+    let at = match place(&bytes[..equals]).with_context(wrong)? {
+        Place::Unix(path) => {
+            check_target("--forward", &shown, path)?;
+            ForwardAt::Unix(ByteBuf::from(path))
+        }
+        Place::Tcp(address) => ForwardAt::Tcp(address),
+        Place::Udp(address) => ForwardAt::Udp(address),
+    };
+    let to = match place(&bytes[equals + 1..]).with_context(wrong)? {
+        Place::Unix(path) => ForwardTo::Unix(OsStr::from_bytes(path).into()),
+        Place::Tcp(address) => ForwardTo::Tcp(address),
+        Place::Udp(address) => ForwardTo::Udp(address),
+    };
+    let datagrams = matches!(at, ForwardAt::Udp(_));
+    ensure!(
+        datagrams == matches!(to, ForwardTo::Udp(_)),
+        "--forward \"{shown}\" mixes datagrams and streams: with udp on one side it must be on \
+         both"
+    );
+    Ok(ForwardSpec { at, to })
+}
+
+enum Place<'a> {
+    Unix(&'a [u8]),
+    Tcp(SocketAddr),
+    Udp(SocketAddr),
+}
+
+fn place(text: &[u8]) -> Option<Place<'_>> {
+    if let Some(path) = text.strip_prefix(b"unix:") {
+        return (!path.is_empty()).then_some(Place::Unix(path));
+    }
+    let (kind, address) = std::str::from_utf8(text).ok()?.split_once(':')?;
+    let address = address.parse().ok()?;
+    match kind {
+        "tcp" => Some(Place::Tcp(address)),
+        "udp" => Some(Place::Udp(address)),
+        _ => None,
+    }
 }
 
 /// `NAME=VALUE`.

@@ -183,3 +183,32 @@ fn kernel_parameters_have_a_name_and_a_value() {
     assert!(sysctl("vm.swappiness").is_err());
     assert!(sysctl("=1").is_err());
 }
+
+#[test]
+fn forwards_have_two_places_of_a_kind() {
+    let parse = |text: &str| forward(text.as_ref());
+    let unix = parse("unix:/run/a.sock=unix:/b=c.sock").unwrap();
+    assert_eq!(unix.at, ForwardAt::Unix(ByteBuf::from("/run/a.sock")));
+    assert_eq!(unix.to, ForwardTo::Unix("/b=c.sock".into()));
+    let mixed = parse("tcp:[::1]:80=unix:b.sock").unwrap();
+    assert_eq!(mixed.at, ForwardAt::Tcp("[::1]:80".parse().unwrap()));
+    let udp = parse("udp:127.0.0.11:53=udp:127.0.0.1:5353").unwrap();
+    assert_eq!(udp.to, ForwardTo::Udp("127.0.0.1:5353".parse().unwrap()));
+    for bad in [
+        "",
+        "unix:/a",
+        "unix:=unix:/b",
+        "unix:a=unix:/b",
+        "tcp:127.0.0.1=unix:/b",
+        "tcp:localhost:80=unix:/b",
+        "udp:127.0.0.1:53=tcp:127.0.0.1:53",
+        "tcp:127.0.0.1:53=udp:127.0.0.1:53",
+        "pipe:/a=unix:/b",
+    ] {
+        let error = parse(bad).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("--forward \"{bad}\" ")),
+            "{error}"
+        );
+    }
+}
