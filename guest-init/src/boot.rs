@@ -109,9 +109,7 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
         exit_file::prepare(&root)?;
     }
     let mut forwards = Forwards::new(&config.forwards, &root);
-    for mount in &config.mounts {
-        mounts::mount_for_user(&root, mount)?;
-    }
+    mounts::mount_all_for_user(&root, &config.mounts)?;
     forwards.mount_sockets(&root)?;
     let command = Command::new(&config.process, &root)?;
     command.make_cwd(&root)?;

@@ -14,7 +14,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -201,7 +201,35 @@ pub(crate) fn mount_kind(
     mount_on(&target, kind, kind, flags, data)
 }
 
-/// Mounts what the user asked for.
+/// Mounts all that the user asked for, in this order.
+pub(crate) fn mount_all_for_user(root: &RootDir, mounts: &[Mount]) -> Result<()> {
+    let path = |mount: &Mount| PathBuf::from(OsStr::from_bytes(&mount.target));
+    let is_submount = |mount: &Mount| mount.source == MountSource::Submount;
+    // What the host has mounted below another mount of the guest will not be there any more.
+    let mut hidden = Vec::new();
+    for (index, mount) in mounts.iter().enumerate().filter(|(_, m)| is_submount(m)) {
+        let mut before = mounts[..index].iter().filter(|m| !is_submount(m));
+        if before.any(|other| path(mount).starts_with(path(other))) {
+            let taken = submount::take(root, &path(mount), mount.read_only);
+            let taken = taken.with_context(|| cannot_mount(&path(mount)))?;
+            hidden.push((index, taken));
+        }
+    }
+    for (index, mount) in mounts.iter().enumerate() {
+        match hidden.iter().find(|(of, _)| *of == index) {
+            Some((_, taken)) => submount::put(root, &path(mount), taken)
+                .with_context(|| cannot_mount(&path(mount)))?,
+            None => mount_for_user(root, mount)?,
+        }
+    }
+    Ok(())
+}
+
+fn cannot_mount(path: &Path) -> String {
+    format!("cannot mount on {}", path.display())
+}
+
+/// Mounts one thing that the user asked for.
 pub(crate) fn mount_for_user(root: &RootDir, wanted: &Mount) -> Result<()> {
     let path = Path::new(OsStr::from_bytes(&wanted.target));
     let done = match &wanted.source {
@@ -220,7 +248,7 @@ pub(crate) fn mount_for_user(root: &RootDir, wanted: &Mount) -> Result<()> {
         } => disks::mount(root, path, serial, filesystem, options),
         MountSource::Submount => submount::mount(root, path, wanted.read_only).map_err(Into::into),
     };
-    done.with_context(|| format!("cannot mount on {}", path.display()))
+    done.with_context(|| cannot_mount(path))
 }
 
 /// Makes the root filesystem as read-only as it is to be, once every mountpoint is there.

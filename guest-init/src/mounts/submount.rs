@@ -7,34 +7,55 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::fstat;
 
 use super::make_read_only;
 use crate::rootdir::RootDir;
 
 /// Makes what the host has mounted at `path` a mount of the guest.
 pub(super) fn mount(root: &RootDir, path: &Path, read_only: bool) -> io::Result<()> {
-    // The kernel mounts what virtiofsd says to be a directory of another filesystem, once
-    // somebody wants it as a directory.
-    let directory = root.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY);
-    match directory {
-        Ok(found) if is_mounted(&found) => {
-            if read_only {
-                make_read_only(&found)?;
-            }
-        }
-        Ok(found) => bind(&found, &found, read_only)?,
-        Err(Errno::ENOTDIR) => {
-            let found = root.open(path, OFlag::O_PATH)?;
-            bind(&found, &found, read_only)?;
-        }
-        Err(e) => return Err(e.into()),
+    let found = find(root, path)?;
+    if !is_mounted(&found) {
+        bind(&found, &found, read_only)?;
+    } else if read_only {
+        make_read_only(&found)?;
     }
     Ok(())
+}
+
+/// What is at `path`, to be mounted once something else hides it there.
+pub(super) fn take(root: &RootDir, path: &Path, read_only: bool) -> io::Result<OwnedFd> {
+    Ok(clone(&find(root, path)?, read_only)?)
+}
+
+/// Mounts at `path` what was taken from there, on a file or directory that is made if it is
+/// not there.
+pub(super) fn put(root: &RootDir, path: &Path, taken: &OwnedFd) -> io::Result<()> {
+    let directory = fstat(taken)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    let target = match directory {
+        true => root.make_dir(path)?.0,
+        false => root.make_file(path)?,
+    };
+    Ok(attach(taken, &target)?)
+}
+
+fn find(root: &RootDir, path: &Path) -> nix::Result<OwnedFd> {
+    // The kernel mounts what virtiofsd says to be a directory of another filesystem, once
+    // somebody wants it as a directory.
+    match root.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+        Err(Errno::ENOTDIR) => root.open(path, OFlag::O_PATH),
+        result => result,
+    }
 }
 
 /// Mounts `source`, with what is mounted below it, over `target` as a bind mount does, both
 /// by descriptor.
 pub(super) fn bind(source: &OwnedFd, target: &OwnedFd, read_only: bool) -> nix::Result<()> {
+    attach(&clone(source, read_only)?, target)
+}
+
+/// Another mount of `source` and of all below it, which is nowhere yet.
+fn clone(source: &OwnedFd, read_only: bool) -> nix::Result<OwnedFd> {
     let below = u32::try_from(libc::AT_RECURSIVE).expect("a small positive constant");
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | at_empty_path() | below;
     // SAFETY: the path is a C string, and the descriptor is open.
@@ -46,6 +67,10 @@ pub(super) fn bind(source: &OwnedFd, target: &OwnedFd, read_only: bool) -> nix::
     if read_only {
         show_read_only(&tree)?;
     }
+    Ok(tree)
+}
+
+fn attach(tree: &OwnedFd, target: &OwnedFd) -> nix::Result<()> {
     let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: the paths are C strings, and the descriptors are open.
     let moved = unsafe {

@@ -1,5 +1,4 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, TMPFS_MAGIC, statfs};
@@ -233,6 +232,34 @@ fn what_the_host_mounted_is_writable_in_a_root_that_is_not() {
         for name in ["data", "etc/hosts", "etc/hostname"] {
             umount2(&path.join(name), MntFlags::MNT_DETACH).unwrap();
         }
+    });
+}
+
+#[test]
+fn what_the_host_mounted_is_seen_over_other_mounts() {
+    mount_test(|root, path| {
+        fs::create_dir_all(path.join("run/data")).unwrap();
+        fs::write(path.join("run/data/file"), "data").unwrap();
+        fs::write(path.join("run/one"), "one").unwrap();
+        let submount = |target: &str, read_only| Mount {
+            source: MountSource::Submount,
+            target: ByteBuf::from(target),
+            read_only,
+        };
+        let mounts = [
+            tmpfs("/run", "", false),
+            submount("/run/data", false),
+            submount("/run/one", true),
+        ];
+        mount_all_for_user(root, &mounts).unwrap();
+        assert_eq!(kind(&path.join("run")), TMPFS_MAGIC);
+        assert_eq!(fs::read(path.join("run/data/file")).unwrap(), b"data");
+        fs::write(path.join("run/data/new"), "").unwrap();
+        assert_eq!(fs::read(path.join("run/one")).unwrap(), b"one");
+        let error = fs::write(path.join("run/one"), "").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+        umount2(&path.join("run"), MntFlags::MNT_DETACH).unwrap();
+        assert!(path.join("run/data/new").exists());
     });
 }
 

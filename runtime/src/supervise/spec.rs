@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::sys::stat::fstat;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
 use runcvm_protocol::{ByteBuf, Limit, Process, User};
 use runcvm_vmm::launch::{LaunchSpec, MountSpec, share, terminal};
@@ -26,6 +27,7 @@ pub(super) fn launch(container: &ContainerSpec, network: Network) -> Result<Laun
     let disks = disks::prepare(&options.disks, container.cpus, &image)?;
     let mut mounts: Vec<_> = container.tmpfs.iter().map(tmpfs).collect();
     mounts.extend(disks.mounts);
+    mounts.extend(submounts(&container.volumes, &image)?);
     // Parents before what is below them.
     mounts.sort_by_key(|mount| mount.target().iter().filter(|&&b| b == b'/').count());
     let mut forwards = sockets::forwards(&container.volumes, &image)?;
@@ -35,8 +37,7 @@ pub(super) fn launch(container: &ContainerSpec, network: Network) -> Result<Laun
     Ok(LaunchSpec {
         name: MACHINE.into(),
         rootfs: jail::IMAGE.into(),
-        // It is: its mount is. virtiofsd would have all volumes read-only too.
-        root_read_only: false,
+        root_read_only: container.root_read_only,
         cache: cache(options.cache),
         sys_admin: options.sys_admin,
         kernel: container.kernel.clone().map(OsString::from),
@@ -58,6 +59,23 @@ pub(super) fn launch(container: &ContainerSpec, network: Network) -> Result<Laun
         kernel_log: options.kernel_debug || options.display == Display::Serial,
         account: false,
     })
+}
+
+/// Those of `volumes` that are not [`sockets`], as mounts that the guest sees as such.
+fn submounts(volumes: &[PathBuf], image: &Image) -> Result<Vec<MountSpec>> {
+    let mut mounts = Vec::new();
+    for target in volumes {
+        let failed = || format!("The volume {} cannot be used", target.display());
+        let found = image.find(target).with_context(failed)?;
+        if !found.is_socket() {
+            let flags = fstatvfs(&found).with_context(failed)?.flags();
+            mounts.push(MountSpec::Submount {
+                target: bytes(target),
+                read_only: flags.contains(FsFlags::ST_RDONLY),
+            });
+        }
+    }
+    Ok(mounts)
 }
 
 /// `process` as the guest is told of it. Our own streams are the ones that it gets.
