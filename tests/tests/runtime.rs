@@ -62,11 +62,12 @@ fn further_processes_have_their_streams_user_and_status() {
     assert_eq!(container.exec(&Case::sh("kill -9 $$")).status, 137);
 
     let terminal = container.start_exec(&Case::sh("stty size; read x; stty size").terminal(30, 90));
-    terminal.wait_for("30 90\r\n");
+    // runc, which relays the terminal here, translates ends of lines once more.
+    terminal.wait_for("30 90\r");
     terminal.resize(40, 100);
     std::thread::sleep(Duration::from_secs(1));
     terminal.write("x\r");
-    terminal.wait_for("40 100\r\n");
+    terminal.wait_for("40 100\r");
     assert_eq!(terminal.wait().status, 0);
 
     container.close_stdin();
@@ -169,12 +170,10 @@ fn volumes_are_the_hosts_and_nothing_else_is() {
     assert!(!container.rootfs().path().join("mem/file").exists());
 
     // Beside the machine: the image's tree has the volumes alone.
+    assert_eq!(beside(&container, "cat /disks/secret"), "secret");
     assert_eq!(
-        beside(
-            &container,
-            "cat /disks/secret; ls /vm/proc /vm/dev /vm/sys | wc -w"
-        ),
-        "secret3"
+        beside(&container, "ls -A /vm/proc /vm/dev /vm/sys"),
+        "/vm/dev:\n\n/vm/proc:\n\n/vm/sys:\n"
     );
     let mounts = beside(&container, "cut -d' ' -f2 /proc/mounts | grep ^/vm | sort");
     let mounts: Vec<_> = mounts.lines().filter(|m| !m.contains("modules")).collect();
