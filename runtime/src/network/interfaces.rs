@@ -7,7 +7,7 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkLayerType, LinkMessage,
+    InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
@@ -16,7 +16,7 @@ use runcvm_protocol::Route;
 
 use super::netlink::Netlink;
 
-/// An Ethernet interface that is up.
+/// An Ethernet interface that is up and no tap.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Interface {
     pub(super) index: u32,
@@ -97,6 +97,9 @@ fn interface(message: &LinkMessage) -> Option<Interface> {
         match attribute {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),
             LinkAttribute::Address(mac) => interface.mac = mac.as_slice().try_into().ok()?,
+            LinkAttribute::LinkInfo(info) if info.contains(&LinkInfo::Kind(InfoKind::Tun)) => {
+                return None;
+            }
             LinkAttribute::Mtu(mtu) => interface.mtu = u16::try_from(*mtu).unwrap_or(u16::MAX),
             _ => {}
         }

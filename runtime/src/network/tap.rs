@@ -9,8 +9,16 @@ use nix::net::if_::if_nametoindex;
 
 use super::netlink::Netlink;
 
-/// Makes the tap `name`, which stays until its namespace goes, and gives its index.
+/// Makes the tap `name`, which stays until its namespace goes, and gives its index. One that
+/// an earlier machine left in this namespace goes first.
 pub(super) fn make(netlink: &mut Netlink, name: &str) -> Result<u32> {
+    if let Ok(index) = if_nametoindex(name) {
+        let mut old = LinkMessage::default();
+        old.header.index = index;
+        netlink
+            .execute(Message::DelLink(old), 0)
+            .context("is that of an earlier machine and cannot be deleted")?;
+    }
     runcvm_vmm::launch::net::make_tap(name)?;
     let index = if_nametoindex(name).context("has no index")?;
     // Else this kernel would tell the guest of itself as a neighbour. Where there is no IPv6

@@ -430,6 +430,8 @@ fn every_interface_gets_a_silent_tap() {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir(root.path().join("etc")).unwrap();
     fs::write(root.path().join("etc/resolv.conf"), "nameserver 127.0.0.11").unwrap();
+    container.run(|| set_up(root.path(), None).unwrap());
+    // Another machine in the same namespace finds what the first one left.
     let network = container.run(|| set_up(root.path(), None).unwrap());
     assert!(network.dns);
     let names: Vec<_> = network.nets.iter().map(|net| net.name.as_deref()).collect();

@@ -86,8 +86,14 @@ struct Rule {
 /// Has frames flow between the interfaces `link` and `tap`, but for `local` connections.
 pub(super) fn join(netlink: &mut Netlink, link: u32, tap: u32, local: &[Local]) -> Result<()> {
     let mut add = |index: u32, rules: &[Rule]| -> Result<()> {
+        let qdisc = ingress(index)?;
+        // Fails unless an earlier machine of this namespace left one.
+        let _ = netlink.execute(Message::DelQueueDiscipline(qdisc.clone()), 0);
         netlink
-            .execute(ingress(index)?, NLM_F_CREATE | NLM_F_EXCL)
+            .execute(
+                Message::NewQueueDiscipline(qdisc),
+                NLM_F_CREATE | NLM_F_EXCL,
+            )
             .context("The kernel refuses an ingress qdisc")?;
         for rule in rules {
             netlink
@@ -204,12 +210,12 @@ fn ipv6_payload(mask: u32, value: u32) -> Word {
     }
 }
 
-fn ingress(index: u32) -> Result<Message> {
+fn ingress(index: u32) -> Result<TcMessage> {
     let mut message = TcMessage::with_index(i32::try_from(index)?);
     message.header.handle = INGRESS;
     message.header.parent = TcHandle::INGRESS;
     message.attributes = vec![TcAttribute::Kind("ingress".to_owned())];
-    Ok(Message::NewQueueDiscipline(message))
+    Ok(message)
 }
 
 fn filter(index: u32, rule: &Rule) -> Result<Message> {
