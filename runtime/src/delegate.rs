@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
 
 /// Tried in this order where none is configured.
 const KNOWN: [&str; 2] = ["runc", "crun"];
@@ -60,6 +61,19 @@ fn is_executable(path: &Path) -> bool {
 /// Sockets of systemd's that a runtime would give to the container's process. They cannot
 /// reach a guest, and their numbers are those of our own files.
 const OF_SYSTEMD: [&str; 3] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
+
+/// What `runtime` says of the state of a container.
+pub(crate) fn state(runtime: &Path, globals: &[OsString], id: &str) -> Result<Value> {
+    let state = Command::new(runtime)
+        .args(globals)
+        .args(["state", id])
+        .output();
+    let state = state.with_context(|| format!("{} could not be executed", runtime.display()))?;
+    if !state.status.success() {
+        bail!("{}", String::from_utf8_lossy(&state.stderr).trim());
+    }
+    serde_json::from_slice(&state.stdout).context("its state is not JSON")
+}
 
 /// Becomes `runtime` with `args`.
 pub(crate) fn exec(runtime: &Path, args: &[OsString]) -> Result<Infallible> {

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
@@ -13,6 +12,7 @@ use crate::config::{self, document, process};
 use crate::container::ExecSpec;
 use crate::create::refuse_files;
 use crate::debug;
+use crate::delegate;
 use crate::handover::Handover;
 use crate::options;
 
@@ -75,15 +75,7 @@ pub(crate) fn exec(runtime: &Path, globals: &[OsString], rest: &[OsString]) -> R
 
 /// The process that the container was made for.
 fn bundle_process(runtime: &Path, globals: &[OsString], id: &str) -> Result<Value> {
-    let state = Command::new(runtime)
-        .args(globals)
-        .args(["state", id])
-        .output();
-    let state = state.with_context(|| format!("{} could not be executed", runtime.display()))?;
-    if !state.status.success() {
-        bail!("{}", String::from_utf8_lossy(&state.stderr).trim());
-    }
-    let state: Value = serde_json::from_slice(&state.stdout).context("its state is not JSON")?;
+    let state = delegate::state(runtime, globals, id)?;
     let bundle = state.get("bundle").and_then(Value::as_str);
     let bundle = bundle.ok_or_else(|| anyhow!("the container {id:?} has no bundle"))?;
     let config = document::read(&Path::new(bundle).join("config.json"))?;

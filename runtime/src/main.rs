@@ -20,6 +20,7 @@ mod install;
 mod kernel_choice;
 mod network;
 mod options;
+mod pause;
 mod report;
 mod resources;
 mod supervise;
@@ -79,6 +80,7 @@ fn run(args: &[OsString]) -> Result<Infallible> {
                 delegate::exec(&find()?, args)
             }
             Some(verb @ ("create" | "run")) => create::create(&find()?, globals, verb, rest),
+            Some("pause") => pause::pause(&find()?, globals, rest, args),
             Some("exec") => exec::exec(&find()?, globals, rest),
             Some("update") => update::update(&find()?, globals, rest),
             _ => delegate::exec(&find()?, args),

@@ -108,7 +108,9 @@ fn restrict(path: &str, flags: MsFlags) -> Result<()> {
 /// Makes the directories that runc would have made, had it been asked for these mounts and
 /// this process. The guest could not, in a root filesystem that is read-only.
 fn make_mountpoints(spec: &ContainerSpec, image: &Image) -> Result<()> {
-    for path in spec.tmpfs.iter().map(|tmpfs| &tmpfs.target) {
+    // The guest's /dev has its own.
+    let targets = spec.tmpfs.iter().map(|tmpfs| &tmpfs.target);
+    for path in targets.filter(|target| !target.starts_with("/dev")) {
         image
             .make_directory(path)
             .with_context(|| format!("The directory {} cannot be made", path.display()))?;
