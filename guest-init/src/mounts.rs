@@ -206,20 +206,23 @@ pub(crate) fn mount_all_for_user(root: &RootDir, mounts: &[Mount]) -> Result<()>
     let path = |mount: &Mount| PathBuf::from(OsStr::from_bytes(&mount.target));
     let is_submount = |mount: &Mount| mount.source == MountSource::Submount;
     // What the host has mounted below another mount of the guest will not be there any more.
-    let mut hidden = Vec::new();
-    for (index, mount) in mounts.iter().enumerate().filter(|(_, m)| is_submount(m)) {
-        let mut before = mounts[..index].iter().filter(|m| !is_submount(m));
-        if before.any(|other| path(mount).starts_with(path(other))) {
-            let taken = submount::take(root, &path(mount), mount.read_only);
-            let taken = taken.with_context(|| cannot_mount(&path(mount)))?;
-            hidden.push((index, taken));
+    let may_hide = |mount: &Mount| !is_submount(mount) && !path(mount).starts_with("/dev");
+    let mut taken = Vec::new();
+    if let Some(first) = mounts.iter().position(may_hide) {
+        for (index, mount) in mounts.iter().enumerate().skip(first) {
+            if is_submount(mount) {
+                let tree = submount::take(root, &path(mount), mount.read_only);
+                taken.push((index, tree.with_context(|| cannot_mount(&path(mount)))?));
+            }
         }
     }
     for (index, mount) in mounts.iter().enumerate() {
-        match hidden.iter().find(|(of, _)| *of == index) {
-            Some((_, taken)) => submount::put(root, &path(mount), taken)
-                .with_context(|| cannot_mount(&path(mount)))?,
-            None => mount_for_user(root, mount)?,
+        match taken.iter().find(|(of, _)| *of == index) {
+            Some((_, tree)) if submount::is_hidden(root, &path(mount), tree) => {
+                submount::put(root, &path(mount), tree)
+                    .with_context(|| cannot_mount(&path(mount)))?;
+            }
+            _ => mount_for_user(root, mount)?,
         }
     }
     Ok(())

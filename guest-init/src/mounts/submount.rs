@@ -28,6 +28,12 @@ pub(super) fn take(root: &RootDir, path: &Path, read_only: bool) -> io::Result<O
     Ok(clone(&find(root, path)?, read_only)?)
 }
 
+/// Something else is at `path` now than what was taken from there.
+pub(super) fn is_hidden(root: &RootDir, path: &Path, taken: &OwnedFd) -> bool {
+    let identity = |fd: &OwnedFd| fstat(fd).map(|found| (found.st_dev, found.st_ino));
+    find(root, path).and_then(|found| identity(&found)) != identity(taken)
+}
+
 /// Mounts at `path` what was taken from there, on a file or directory that is made if it is
 /// not there.
 pub(super) fn put(root: &RootDir, path: &Path, taken: &OwnedFd) -> io::Result<()> {

@@ -249,8 +249,11 @@ fn what_the_host_mounted_is_seen_over_other_mounts() {
         let mounts = [
             tmpfs("/run", "", false),
             submount("/run/data", false),
-            submount("/run/one", true),
+            submount("/var/one", true),
+            submount("/etc", true),
         ];
+        symlink("run", path.join("var")).unwrap();
+        fs::create_dir(path.join("etc")).unwrap();
         mount_all_for_user(root, &mounts).unwrap();
         assert_eq!(kind(&path.join("run")), TMPFS_MAGIC);
         assert_eq!(fs::read(path.join("run/data/file")).unwrap(), b"data");
@@ -258,6 +261,9 @@ fn what_the_host_mounted_is_seen_over_other_mounts() {
         assert_eq!(fs::read(path.join("run/one")).unwrap(), b"one");
         let error = fs::write(path.join("run/one"), "").unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+        let error = fs::write(path.join("etc/x"), "").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+        umount2(&path.join("etc"), MntFlags::MNT_DETACH).unwrap();
         umount2(&path.join("run"), MntFlags::MNT_DETACH).unwrap();
         assert!(path.join("run/data/new").exists());
     });
