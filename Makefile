@@ -13,7 +13,7 @@ SCRIPTS := install .ci/run $(addprefix packaging/,dist place setup deb/postinst 
 SUITE ?= *
 TEST ?=
 # Suites of `make test`: all that need no docker.
-PLAIN := boot errors exec files hundred machine network parity teardown
+PLAIN := boot errors exec files hundred machine network parity runtime teardown
 # Seconds that a suite may take in the lab, boot included.
 SUITE_TIMEOUT ?= 900
 # Cases of each property test.
