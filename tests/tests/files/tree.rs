@@ -91,7 +91,7 @@ fn step(sharing: &Sharing, name: &str) {
     sharing
         .vm
         .exec()
-        .timeout(Duration::from_secs(180))
+        .timeout(Duration::from_secs(400))
         .run(["python3", "-c", script, name])
         .succeeded();
     eprintln!("{name}: {:.1} s", started.elapsed().as_secs_f64());
