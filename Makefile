@@ -15,7 +15,7 @@ TEST ?=
 # Suites of `make test`: all that need no docker.
 PLAIN := boot errors exec files hundred machine network parity runtime teardown
 # Seconds that a suite may take in the lab, boot included.
-SUITE_TIMEOUT ?= 900
+SUITE_TIMEOUT ?= 1500
 # Cases of each property test.
 CASES ?= 20000
 
