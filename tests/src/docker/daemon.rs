@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
@@ -30,7 +31,15 @@ impl Daemon {
     /// It does not start, or this is not the lab: nobody's own docker is touched.
     pub fn shared() -> Arc<Self> {
         static SHARED: Shared<Daemon> = Shared::new();
-        SHARED.get(Self::start)
+        static TRIED: AtomicBool = AtomicBool::new(false);
+        SHARED.get(|| {
+            // Hundreds of tests would wait in vain.
+            let tried = TRIED.swap(true, Ordering::Relaxed);
+            assert!(!tried, "docker did not start for another test");
+            let daemon = Self::start();
+            TRIED.store(false, Ordering::Relaxed);
+            daemon
+        })
     }
 
     fn start() -> Self {
