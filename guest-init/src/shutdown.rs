@@ -92,8 +92,7 @@ struct Mounted {
 fn read_mounts() -> Vec<Mounted> {
     let mut list = Vec::new();
     let read = procfs::open()
-        .and_then(|proc| proc.open(Path::new("self/mountinfo"), OFlag::O_RDONLY))
-        .map_err(Into::into)
+        .and_then(|proc| Ok(proc.open(Path::new("self/mountinfo"), OFlag::O_RDONLY)?))
         .and_then(|file| File::from(file).read_to_end(&mut list));
     if let Err(e) = read {
         kernel_log::error(&format!("cannot list the mounts: {e}"));

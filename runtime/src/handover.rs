@@ -10,6 +10,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -43,9 +45,13 @@ impl Handover {
         Self { files: Vec::new() }
     }
 
-    /// Also the directory where we are installed, with all that is mounted in it.
+    /// Also a mount, attached to nothing yet, of the directory where we are installed with all
+    /// that is mounted in it.
     pub(crate) fn with_prefix(mut self, prefix: &Path) -> Result<Self> {
-        let tree = open_tree(prefix)
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(CWD, prefix, flags)
             .with_context(|| format!("{} cannot be mounted in containers", prefix.display()))?;
         self.add(PREFIX_FD, tree)?;
         Ok(self)
@@ -112,20 +118,4 @@ fn sealed(content: &[u8]) -> Result<OwnedFd> {
         | SealFlag::F_SEAL_WRITE;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).context("the memory file cannot be sealed")?;
     Ok(file.into())
-}
-
-/// A copy of the tree of mounts at `path`, attached to nothing (open_tree(2)).
-fn open_tree(path: &Path) -> io::Result<OwnedFd> {
-    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
-    let flags =
-        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE.cast_unsigned();
-    // SAFETY: the path is a string that ends in a NUL byte; the kernel takes nothing else of
-    // our memory.
-    let raw = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
-    let raw = RawFd::try_from(raw).map_err(|_| io::ErrorKind::InvalidData)?;
-    if raw < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just made, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }

@@ -1,13 +1,14 @@
 //! Mounts of the host within the root filesystem's share.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::fstat;
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::make_read_only;
 use crate::rootdir::RootDir;
@@ -25,7 +26,7 @@ pub(super) fn mount(root: &RootDir, path: &Path, read_only: bool) -> io::Result<
 
 /// What is at `path`, to be mounted once something else hides it there.
 pub(super) fn take(root: &RootDir, path: &Path, read_only: bool) -> io::Result<OwnedFd> {
-    Ok(clone(&find(root, path)?, read_only)?)
+    clone(&find(root, path)?, read_only)
 }
 
 /// Something else is at `path` now than what was taken from there.
@@ -42,7 +43,7 @@ pub(super) fn put(root: &RootDir, path: &Path, taken: &OwnedFd) -> io::Result<()
         true => root.make_dir(path)?.0,
         false => root.make_file(path)?,
     };
-    Ok(attach(taken, &target)?)
+    attach(taken, &target)
 }
 
 fn find(root: &RootDir, path: &Path) -> nix::Result<OwnedFd> {
@@ -56,40 +57,26 @@ fn find(root: &RootDir, path: &Path) -> nix::Result<OwnedFd> {
 
 /// Mounts `source`, with what is mounted below it, over `target` as a bind mount does, both
 /// by descriptor.
-pub(super) fn bind(source: &OwnedFd, target: &OwnedFd, read_only: bool) -> nix::Result<()> {
+pub(super) fn bind(source: &OwnedFd, target: &OwnedFd, read_only: bool) -> io::Result<()> {
     attach(&clone(source, read_only)?, target)
 }
 
 /// Another mount of `source` and of all below it, which is nowhere yet.
-fn clone(source: &OwnedFd, read_only: bool) -> nix::Result<OwnedFd> {
-    let below = u32::try_from(libc::AT_RECURSIVE).expect("a small positive constant");
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | at_empty_path() | below;
-    // SAFETY: the path is a C string, and the descriptor is open.
-    let tree =
-        unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), flags) };
-    let tree = i32::try_from(Errno::result(tree)?).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the system call has just made this descriptor, and nobody else knows it.
-    let tree = unsafe { OwnedFd::from_raw_fd(tree) };
+fn clone(source: &OwnedFd, read_only: bool) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(source, c"", flags)?;
     if read_only {
         show_read_only(&tree)?;
     }
     Ok(tree)
 }
 
-fn attach(tree: &OwnedFd, target: &OwnedFd) -> nix::Result<()> {
-    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
-    // SAFETY: the paths are C strings, and the descriptors are open.
-    let moved = unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            target.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-        )
-    };
-    Errno::result(moved).map(drop)
+fn attach(tree: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(tree, c"", target, c"", flags)?)
 }
 
 /// Makes a mount read-only that is nowhere yet. A kernel before 5.12 cannot, and there only
@@ -107,7 +94,7 @@ fn show_read_only(tree: &OwnedFd) -> nix::Result<()> {
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            at_empty_path(),
+            libc::AT_EMPTY_PATH,
             &raw const attributes,
             size_of_val(&attributes),
         )
@@ -120,23 +107,6 @@ fn show_read_only(tree: &OwnedFd) -> nix::Result<()> {
 
 /// `found` is the root of a mount. Kernels before 5.8 do not tell.
 fn is_mounted(found: &OwnedFd) -> bool {
-    let mut status = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: the path is a C string, and the structure is valid for writing.
-    let done = unsafe {
-        libc::statx(
-            found.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            libc::STATX_TYPE,
-            status.as_mut_ptr(),
-        )
-    };
-    // SAFETY: all zeroes is a valid value, and the kernel writes no other ones.
-    let status = unsafe { status.assume_init() };
-    let root = u64::from(libc::STATX_ATTR_MOUNT_ROOT.cast_unsigned());
-    done == 0 && status.stx_attributes & root != 0
-}
-
-fn at_empty_path() -> u32 {
-    u32::try_from(libc::AT_EMPTY_PATH).expect("a small positive constant")
+    let status = statx(found, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE);
+    status.is_ok_and(|status| status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }

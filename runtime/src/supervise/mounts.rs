@@ -3,102 +3,45 @@
 
 use std::ffi::{CStr, OsString};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-
-// linux/mount.h, linux/fs.h
-const FSOPEN_CLOEXEC: libc::c_ulong = 1;
-const FSCONFIG_SET_STRING: libc::c_ulong = 1;
-const FSCONFIG_CMD_CREATE: libc::c_ulong = 6;
-const FSMOUNT_CLOEXEC: libc::c_ulong = 1;
-const MOVE_MOUNT_F_EMPTY_PATH: libc::c_ulong = 4;
-const OPEN_TREE_CLONE: libc::c_ulong = 1;
-const MOUNT_ATTR_NOSUID: libc::c_ulong = 2;
-const MOUNT_ATTR_NODEV: libc::c_ulong = 4;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
 
 /// A new tmpfs without setuid programs and devices, mounted nowhere yet. Each option is a name
 /// and its value.
 pub(super) fn new_tmpfs(options: &[(&CStr, &CStr)]) -> io::Result<OwnedFd> {
-    // SAFETY: the name is a C string.
-    let context =
-        owned(unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), FSOPEN_CLOEXEC) })?;
+    let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (name, value) in options {
-        // SAFETY: both are C strings, and the descriptor is open.
-        Errno::result(unsafe {
-            libc::syscall(
-                libc::SYS_fsconfig,
-                context.as_raw_fd(),
-                FSCONFIG_SET_STRING,
-                name.as_ptr(),
-                value.as_ptr(),
-                0,
-            )
-        })?;
+        fsconfig_set_string(&context, *name, *value)?;
     }
-    let nothing = std::ptr::null::<libc::c_char>();
-    // SAFETY: this command takes neither key nor value.
-    Errno::result(unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            context.as_raw_fd(),
-            FSCONFIG_CMD_CREATE,
-            nothing,
-            nothing,
-            0,
-        )
-    })?;
-    // SAFETY: takes no pointer, and the descriptor is open.
-    owned(unsafe {
-        libc::syscall(
-            libc::SYS_fsmount,
-            context.as_raw_fd(),
-            FSMOUNT_CLOEXEC,
-            MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
-        )
-    })
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
 }
 
 /// Moves the mount whose root `mount` is to `path` in `dir`; with all that is mounted in it.
 pub(super) fn attach(mount: impl AsFd, dir: impl AsFd, path: &CStr) -> io::Result<()> {
-    // SAFETY: both paths are C strings, and the descriptors are open.
-    Errno::result(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            mount.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            dir.as_fd().as_raw_fd(),
-            path.as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH,
-        )
-    })?;
-    Ok(())
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(mount, c"", dir, path, flags)?)
 }
 
 /// Another mount of the file or directory `at`, mounted nowhere yet.
 pub(super) fn bind(at: impl AsFd) -> io::Result<OwnedFd> {
-    let cloexec = libc::c_ulong::from(libc::O_CLOEXEC.cast_unsigned());
-    let empty_path = libc::c_ulong::from(libc::AT_EMPTY_PATH.cast_unsigned());
-    // SAFETY: the path is a C string, and the descriptor is open.
-    owned(unsafe {
-        libc::syscall(
-            libc::SYS_open_tree,
-            at.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            OPEN_TREE_CLONE | cloexec | empty_path,
-        )
-    })
-}
-
-fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
-    let fd = Errno::result(result)?;
-    let fd = RawFd::try_from(fd).expect("a descriptor is an int");
-    // SAFETY: the kernel just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(open_tree(at, c"", flags)?)
 }
 
 /// A mount of this process's namespace.

@@ -19,8 +19,9 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getppid, setsid};
 use runcvm_protocol::{Forward, WORKLOAD_PORT};
+use rustix::thread::CapabilitySet;
 
-use super::privileges::{self, CAP_DAC_OVERRIDE, Capabilities, NOBODY};
+use super::privileges::{self, NOBODY};
 use super::spec::{ForwardSpec, ForwardTo};
 use super::watcher::close_all_but;
 
@@ -118,7 +119,7 @@ pub(crate) fn listen(sockets: &Path, port: u32) -> io::Result<UnixListener> {
     let mut path = sockets.as_os_str().to_owned();
     path.push(format!("_{port}"));
     let listener = UnixListener::bind(&path)?;
-    if Capabilities::own().can_become_nobody() {
+    if privileges::can_become_nobody() {
         std::os::unix::fs::chown(&path, Some(NOBODY), None)?;
     }
     Ok(listener)
@@ -137,7 +138,7 @@ fn serve(services: Vec<(UnixListener, ForwardTo)>, parent: Pid) -> ! {
         let mut kept: Vec<_> = services.iter().map(|(l, _)| l.as_raw_fd()).collect();
         kept.sort_unstable();
         close_all_but(&kept);
-        privileges::keep_only(&[CAP_DAC_OVERRIDE])
+        privileges::keep_only(CapabilitySet::DAC_OVERRIDE)
     };
     if shut_in().is_ok() {
         let connections = Arc::new(AtomicUsize::new(0));

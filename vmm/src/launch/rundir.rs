@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::privileges::{Capabilities, NOBODY};
+use super::privileges::{self, NOBODY};
 
 /// Greatest length of a machine's name; a hostname of Linux has at most 64 bytes.
 pub const MAX_NAME: usize = 64;
@@ -137,7 +137,7 @@ impl Drop for RunDir {
 
 /// Lets the machine process, if it is an unprivileged user's, find its sockets in `dir`.
 fn admit_machine(dir: &Path) -> io::Result<()> {
-    if !Capabilities::own().can_become_nobody() {
+    if !privileges::can_become_nobody() {
         return Ok(());
     }
     std::os::unix::fs::chown(dir, None, Some(NOBODY))?;

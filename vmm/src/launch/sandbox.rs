@@ -15,8 +15,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, write};
+use rustix::thread::CapabilitySet;
 
-use super::privileges::{CAP_SYS_ADMIN, CAP_SYS_CHROOT, Capabilities};
+use super::privileges;
 
 /// A way to shut a virtiofsd in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +34,11 @@ pub(crate) enum Sandbox {
 
 /// The strongest sandbox that works for this process.
 pub(crate) fn strongest() -> Sandbox {
-    let capabilities = Capabilities::own();
+    let capabilities = privileges::own();
     if nix::unistd::geteuid().is_root() {
-        if capabilities.have(CAP_SYS_ADMIN) {
+        if capabilities.contains(CapabilitySet::SYS_ADMIN) {
             Sandbox::Namespace
-        } else if capabilities.have(CAP_SYS_CHROOT) {
+        } else if capabilities.contains(CapabilitySet::SYS_CHROOT) {
             Sandbox::Chroot
         } else {
             Sandbox::None

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::socket::{Backlog, listen};
 use runcvm_kernels::{Part, Prefix};
 use runcvm_protocol::{CONFIG_PATH, WORKLOAD_PORT};
+use rustix::thread::CapabilitySet;
 
 use super::config::{self, Tagged};
 use super::console::{self, Console};
@@ -16,7 +17,7 @@ use super::disk::DiskSpec;
 use super::forward::{self, Forwarder};
 use super::kernel::{self, Kernel};
 use super::net::Net;
-use super::privileges::{self, CAP_KILL, Capabilities};
+use super::privileges;
 use super::process::MachineProcess;
 use super::rundir::{self, RunDir};
 use super::share::{Service, Share};
@@ -53,7 +54,8 @@ pub fn run(spec: &LaunchSpec, io: Io, started: u64) -> Result<Outcome, Error> {
     timings.spawned = Some(spawned);
     if is_first_process() {
         // What is left to do here needs no more than to end the others.
-        privileges::keep_only(&[CAP_KILL]).map_err(system("Capabilities cannot be given up"))?;
+        privileges::keep_only(CapabilitySet::KILL)
+            .map_err(system("Capabilities cannot be given up"))?;
     }
     let outcome = Supervisor::new(spec, started, &signals, timings).run();
     drop(run_dir);
@@ -119,9 +121,7 @@ fn start(
     let shares = devices.add_shares(&resources.virtiofsd, service, resources.shares, run_dir)?;
     devices.add_disks(&spec.disks, resources.disks);
     devices.add_nets(resources.nets);
-    let root = Capabilities::own()
-        .can_become_nobody()
-        .then(|| run_dir.path().to_owned());
+    let root = privileges::can_become_nobody().then(|| run_dir.path().to_owned());
     let listener = devices.add_vsock(run_dir, root.is_some())?;
     let console = if console::is_wanted(spec.init, &spec.process) {
         Some(devices.add_console()?)

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid};
+use rustix::thread::CapabilitySet;
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
 use seccompiler::{
@@ -47,7 +48,7 @@ pub(super) fn enter(control: BorrowedFd, root: Option<&Path>) -> Result<(), Sand
     if let Some(root) = root {
         become_nobody(root).map_err(SandboxError::User)?;
     }
-    privileges::keep_only(&[]).map_err(SandboxError::Capabilities)?;
+    privileges::keep_only(CapabilitySet::empty()).map_err(SandboxError::Capabilities)?;
     // Sets no_new_privs first.
     seccompiler::apply_filter(&filter).map_err(SandboxError::Apply)
 }

@@ -123,7 +123,7 @@ fn memory_cannot_be_made_executable() {
 fn capabilities_are_gone() {
     // A thread has capabilities of its own, so the others keep theirs.
     let status = std::thread::spawn(|| {
-        privileges::keep_only(&[]).unwrap();
+        privileges::keep_only(CapabilitySet::empty()).unwrap();
         std::fs::read_to_string("/proc/thread-self/status").unwrap()
     });
     let status = status.join().unwrap();
