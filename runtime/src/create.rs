@@ -36,9 +36,7 @@ pub(crate) fn create(
     let bundle = Bundle::of(&arguments);
     let original = config::original(document::read(&bundle.config)?);
     let mut config = original.clone();
-    let rewritten = config::rewrite(&mut config, id, &Host::look());
-    let mut spec =
-        rewritten.with_context(|| format!("{} cannot be used", bundle.config.display()))?;
+    let mut spec = config::rewrite(&mut config, id, &Host::look())?;
     let prefix = Prefix::find();
     look_into_image(&mut spec, &bundle, &original, &prefix)?;
     if spec.options.runtime_debug {

@@ -106,11 +106,9 @@ fn install(request: &Request) -> Result<ExitCode> {
         match Docker::running()? {
             Some(docker) => {
                 docker.reload()?;
-                docker
-                    .wait_for(|paths| paths.get(NAME).is_some_and(|path| path == &program))
-                    .context(
-                        "docker has not taken the runtime over; restart it, and see its log",
-                    )?;
+                if !docker.wait_for(|paths| paths.get(NAME) == Some(&program))? {
+                    bail!("docker has not taken the runtime over; restart it, and see its log");
+                }
                 println!("docker knows it: docker run --runtime={NAME} …");
             }
             None => println!("docker does not run; it will know the runtime when it does"),
@@ -137,17 +135,22 @@ fn uninstall(request: &Request) -> Result<ExitCode> {
             );
         }
     }
-    if config.remove(NAME)? {
+    let removed = config.remove(NAME)?;
+    let knowing = match docker {
+        Some(docker) if docker.runtimes()?.contains_key(NAME) => Some(docker),
+        _ => None,
+    };
+    let forgotten = knowing.as_ref().map(|docker| forget(docker, &config));
+    config.tidy();
+    if removed || knowing.is_some() {
         config.write()?;
-        println!("{}: removed the runtime {NAME}", request.config.display());
-    } else {
-        println!("{}: has no runtime {NAME}", request.config.display());
     }
-    if let Some(docker) = docker {
-        docker.reload()?;
-        docker
-            .wait_for(|paths| !paths.contains_key(NAME))
-            .context("docker still knows the runtime; restart it, and see its log")?;
+    match removed {
+        true => println!("{}: removed the runtime {NAME}", request.config.display()),
+        false => println!("{}: has no runtime {NAME}", request.config.display()),
+    }
+    if let Some(forgotten) = forgotten {
+        forgotten?;
         println!("docker no longer knows it");
     }
     println!(
@@ -155,6 +158,16 @@ fn uninstall(request: &Request) -> Result<ExitCode> {
         Prefix::find().path().display()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has docker read `config`, from which the runtime was removed.
+fn forget(docker: &Docker, config: &Config) -> Result<()> {
+    config.write()?;
+    docker.reload()?;
+    if !docker.wait_for(|paths| !paths.contains_key(NAME))? {
+        bail!("docker still knows the runtime; restart it, and see its log");
+    }
+    Ok(())
 }
 
 /// What `runcvm-vmm doctor` finds, and what containers need besides.

@@ -70,7 +70,8 @@ impl Config {
         Ok(true)
     }
 
-    /// Removes a runtime. Says whether that changes anything.
+    /// Removes a runtime. Says whether it was there. A list of runtimes stays, be it empty:
+    /// docker forgets those that it knows only where it reads such a list.
     pub(super) fn remove(&mut self, name: &str) -> Result<bool> {
         if self.content.get("default-runtime").and_then(Value::as_str) == Some(name) {
             bail!(
@@ -78,15 +79,15 @@ impl Config {
                 self.path.display()
             );
         }
-        if !self.content.contains_key("runtimes") {
-            return Ok(false);
-        }
-        let runtimes = self.runtimes()?;
-        let removed = runtimes.shift_remove(name).is_some();
-        if runtimes.is_empty() {
+        Ok(self.runtimes()?.shift_remove(name).is_some())
+    }
+
+    /// Removes the list of runtimes if it is empty.
+    pub(super) fn tidy(&mut self) {
+        let runtimes = self.content.get("runtimes").and_then(Value::as_object);
+        if runtimes.is_some_and(Map::is_empty) {
             self.content.shift_remove("runtimes");
         }
-        Ok(removed)
     }
 
     fn runtimes(&mut self) -> Result<&mut Map<String, Value>> {

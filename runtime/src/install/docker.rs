@@ -60,16 +60,19 @@ impl Docker {
             .collect())
     }
 
-    /// Waits until its runtimes are as they should be.
-    pub(super) fn wait_for(&self, right: impl Fn(&HashMap<String, PathBuf>) -> bool) -> Result<()> {
+    /// Waits until its runtimes are as they should be. False if they are not in time.
+    pub(super) fn wait_for(
+        &self,
+        right: impl Fn(&HashMap<String, PathBuf>) -> bool,
+    ) -> Result<bool> {
         let deadline = Instant::now() + PATIENCE;
         while !right(&self.runtimes()?) {
             if Instant::now() >= deadline {
-                bail!("{} s have passed", PATIENCE.as_secs());
+                return Ok(false);
             }
             std::thread::sleep(Duration::from_millis(200));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The names of running containers with this runtime.

@@ -50,8 +50,6 @@ impl Daemon {
         install(PREFIX);
         let log = File::create(LOG).expect("/tmp can be written");
         let daemon = Command::new("dockerd")
-            .arg("--add-runtime")
-            .arg(format!("runcvm={PREFIX}/bin/runcvm-runtime"))
             .args(["--host", "unix:///run/docker.sock"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file descriptor is left"))
@@ -60,6 +58,11 @@ impl Daemon {
             .expect("the lab's image has docker");
         let mut daemon = Self(daemon);
         daemon.wait_until_ready();
+        // As its user would tell it, who may think better of it, too.
+        let runtime = format!("{PREFIX}/bin/runcvm-runtime");
+        for verb in ["install", "uninstall", "install"] {
+            command(&[&runtime, verb]);
+        }
         daemon
     }
 

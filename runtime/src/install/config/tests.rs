@@ -66,6 +66,7 @@ fn removing_undoes_adding() {
         let mut config = Config::read(&path).unwrap();
         assert!(!config.add("runcvm", Path::new(PROGRAM)).unwrap());
         assert!(config.remove("runcvm").unwrap());
+        config.tidy();
         config.write().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
         assert!(!config.remove("runcvm").unwrap());
@@ -79,6 +80,10 @@ fn a_file_of_ours_alone_goes() {
     config.add("runcvm", Path::new(PROGRAM)).unwrap();
     config.write().unwrap();
     config.remove("runcvm").unwrap();
+    config.write().unwrap();
+    let left: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!(left, json!({"runtimes": {}}));
+    config.tidy();
     config.write().unwrap();
     assert!(!path.exists());
 }
