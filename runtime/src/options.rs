@@ -8,6 +8,7 @@ mod tests;
 
 use anyhow::{Result, bail};
 use runcvm_protocol::{Cgroups, InitMode};
+use runcvm_vmm::launch::share::Cache;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use disks::DiskOption;
@@ -109,15 +110,6 @@ pub(crate) enum Break {
     PostNet,
     /// Before the machine is started (`preqemu`).
     PreMachine,
-}
-
-/// What the guest keeps of the files it has read: virtiofsd's `--cache`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Cache {
-    #[default]
-    Auto,
-    Never,
-    Always,
 }
 
 /// An environment, taken apart.

@@ -11,14 +11,14 @@ use nix::sys::stat::fstat;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
 use runcvm_protocol::{ByteBuf, Limit, Process, User};
-use runcvm_vmm::launch::{LaunchSpec, MountSpec, share, terminal};
+use runcvm_vmm::launch::{LaunchSpec, MountSpec, terminal};
 use runcvm_vmm::spec::Transport;
 
 use super::{MACHINE, disks, jail, sockets};
 use crate::container::{ContainerSpec, Tmpfs};
 use crate::image::Image;
 use crate::network::{Network, dns};
-use crate::options::{Cache, Display};
+use crate::options::Display;
 
 /// The machine for `container`, whose jail this process is in.
 pub(super) fn launch(container: &ContainerSpec, network: Network) -> Result<LaunchSpec> {
@@ -38,7 +38,7 @@ pub(super) fn launch(container: &ContainerSpec, network: Network) -> Result<Laun
         name: MACHINE.into(),
         rootfs: jail::IMAGE.into(),
         root_read_only: container.root_read_only,
-        cache: cache(options.cache),
+        cache: options.cache,
         sys_admin: options.sys_admin,
         kernel: container.kernel.clone().map(OsString::from),
         cpus: container.cpus,
@@ -124,14 +124,6 @@ fn is_null(stream: impl AsFd + IsTerminal) -> io::Result<bool> {
     let null = std::fs::metadata("/dev/null")?;
     let device = std::os::unix::fs::MetadataExt::rdev(&null);
     Ok(fstat(stream)?.st_rdev == device)
-}
-
-fn cache(cache: Cache) -> share::Cache {
-    match cache {
-        Cache::Auto => share::Cache::Auto,
-        Cache::Never => share::Cache::Never,
-        Cache::Always => share::Cache::Always,
-    }
 }
 
 pub(super) fn bytes(path: &Path) -> ByteBuf {

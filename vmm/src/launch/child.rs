@@ -6,14 +6,19 @@ use std::io::{self, Read};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::unistd::Pid;
 
 use super::poll::PollSet;
 
 /// Bytes of a child's stderr that are kept.
 const KEPT: usize = 4096;
+
+/// How long what a killed child started may take to end.
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
 /// A child process; killed when dropped.
 #[derive(Debug)]
@@ -100,18 +105,31 @@ impl Helper {
         self.status
     }
 
-    /// Kills it if it still runs, and waits for its end.
+    /// Kills it if it still runs, and waits for its end and that of what it started, which is
+    /// over when nobody has its stderr any more.
     pub(crate) fn kill(&mut self) {
-        if self.ended().is_none() {
-            let _ = self.child.kill();
+        self.start_killing();
+        if self.status.is_none() {
             self.status = self.child.wait().ok();
+        }
+        let deadline = Instant::now() + LAST_MOMENTS;
+        while self.stderr.is_some() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut set = PollSet::default();
+            self.watch(&mut set);
+            if left.is_zero() || set.wait(Some(left)).is_err() {
+                break;
+            }
+            self.step(&set);
         }
     }
 
-    /// Kills it without waiting for its end.
+    /// Kills it, with what it started, without waiting for the end.
     pub(crate) fn start_killing(&mut self) {
         if self.ended().is_none() {
-            let _ = self.child.kill();
+            let group = i32::try_from(self.child.id()).expect("the kernel's numbers fit");
+            // It leads a session, and so a group, of its own.
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
     }
 
@@ -190,12 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_child_is_gone() {
-        let mut command = Command::new("sleep");
-        command.arg("1000");
-        let helper = Helper::start(command, Vec::new(), || Ok(())).unwrap();
+    fn a_dropped_child_is_gone_with_what_it_started() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & echo $! >&2; wait"]);
+        let mut helper = Helper::start(command, Vec::new(), || Ok(())).unwrap();
+        while helper.tail.last() != Some(&b'\n') {
+            helper.read_stderr();
+        }
+        let below = String::from_utf8_lossy(&helper.tail).trim().to_owned();
         let proc = format!("/proc/{}", helper.child.id());
         drop(helper);
         assert!(!std::path::Path::new(&proc).exists());
+        // Whoever is its parent now may not have waited for it yet.
+        let left = std::fs::read_to_string(format!("/proc/{below}/cmdline"));
+        assert_eq!(left.unwrap_or_default(), "");
     }
 }

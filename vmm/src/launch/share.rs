@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::child::Helper;
@@ -43,7 +44,7 @@ pub enum Error {
 }
 
 /// What a guest keeps of shared files: virtiofsd's `--cache`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cache {
     /// What it has read, for a second, or until the file is opened again.
     #[default]
