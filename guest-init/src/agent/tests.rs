@@ -330,7 +330,7 @@ fn limits_mask_and_privileges_are_as_asked() {
 
         process.limits = vec![limit(libc::RLIMIT_NOFILE, 200, 100)];
         let seen = guest.exec(process.clone()).follow();
-        let expected = "cannot set limit 7 for sh: invalid argument";
+        let expected = "cannot set ulimit nofile for sh: invalid argument";
         assert_eq!(seen.failure(), (125, expected));
         process.limits.clear();
         process.oom_score_adj = Some(1001);

@@ -38,6 +38,30 @@ pub(super) fn lower() {
     }
 }
 
+/// What users call a resource, by the kernel's number (asm-generic/resource.h).
+pub(super) fn name(resource: u32) -> &'static str {
+    const NAMES: [&str; 16] = [
+        "cpu",
+        "fsize",
+        "data",
+        "stack",
+        "core",
+        "rss",
+        "nproc",
+        "nofile",
+        "memlock",
+        "as",
+        "locks",
+        "sigpending",
+        "msgqueue",
+        "nice",
+        "rtprio",
+        "rttime",
+    ];
+    let index = usize::try_from(resource).ok();
+    index.and_then(|at| NAMES.get(at)).unwrap_or(&"of no kind")
+}
+
 /// Sets a limit that is asked for. Allocates nothing.
 pub(super) fn set(limit: &Limit) -> Result<(), Errno> {
     let wanted = libc::rlimit {

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
+use super::limits;
 use super::{Command, STATUS_FAILED, STATUS_NOT_EXECUTABLE, STATUS_NOT_FOUND, StartError};
 
 /// A pipe on which a child reports.
@@ -101,7 +102,7 @@ fn describe(command: &Command, step: u32, detail: u32, errno: u32) -> StartError
         _ if step == Step::Terminal as u32 => failed("set up the terminal"),
         _ if step == Step::Join as u32 => failed("join the workload's mounts"),
         _ if step == Step::Proc as u32 => failed("mount /proc"),
-        _ if step == Step::Limit as u32 => failed(&format!("set limit {detail}")),
+        _ if step == Step::Limit as u32 => failed(&format!("set ulimit {}", limits::name(detail))),
         _ if step == Step::OomScore as u32 => failed(&format!(
             "set OOM score adjustment {}",
             command.oom_score_adj
