@@ -7,7 +7,7 @@ SHELL := /bin/bash
 KERNELS := RUNCVM_HOME=target/runcvm target/runcvm/bin/runcvm-kernels
 SCRIPTS := install .ci/run $(addprefix packaging/,dist place setup deb/postinst deb/prerm) tests/demo/run \
 	$(addprefix tests/lab/,image prepare run) tests/rootfs/build tests/run \
-	$(addprefix tests/docker/,disk images/build prelude.sh)
+	$(addprefix tests/docker/,disk images/build prelude.sh run)
 
 # One suite of tests/tests, and only its tests whose names contain this.
 SUITE ?= *

@@ -1,8 +1,13 @@
 //! `runcvm-bench`: measures runcvm beside other monitors, with the same guest, in turn.
 
 mod boot;
+mod docker;
+mod host;
 mod monitor;
+mod progress;
+mod smaps;
 mod stats;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -13,11 +18,13 @@ use clap::Parser;
 #[command(version)]
 enum Command {
     Boot(boot::Options),
+    Docker(docker::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Boot(options) => boot::run(&options),
+        Command::Docker(options) => docker::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -111,6 +111,7 @@ What can be set in a container's environment, with --env or in its image:
    RUNCVM_VIRTIOFSD_CACHE=MODE        auto, never or always
    RUNCVM_INIT=1                      makes the command PID 1 of the machine
    RUNCVM_BREAK=prenet,postnet,…      stops for a shell before the machine starts
+   RUNCVM_TIMINGS=1                   says at the end when the phases of its life began
    RUNCVM_RUNTIME_DEBUG=1             writes what this runtime does to a file in /tmp
 
 All other verbs are those of runc or crun, whichever is found or named in RUNCVM_OCI_RUNTIME:

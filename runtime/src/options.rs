@@ -34,7 +34,7 @@ const OF_QEMU: [&str; 12] = [
 ];
 
 /// Variables that mean something, for suggestions.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 16] = [
     "RUNCVM_BREAK",
     "RUNCVM_CGROUPFS",
     "RUNCVM_DISKS",
@@ -49,6 +49,7 @@ const KNOWN: [&str; 15] = [
     "RUNCVM_QEMU_VNC_DISPLAY",
     "RUNCVM_RUNTIME_DEBUG",
     "RUNCVM_SYS_ADMIN",
+    "RUNCVM_TIMINGS",
     "RUNCVM_VIRTIOFSD_CACHE",
 ];
 
@@ -81,6 +82,9 @@ pub(crate) struct Options {
     pub(crate) breaks: Vec<Break>,
     /// `RUNCVM_RUNTIME_DEBUG`: what the runtime does is written to a file in `/tmp`.
     pub(crate) runtime_debug: bool,
+    /// `RUNCVM_TIMINGS`: when the phases of the machine's life began goes to the container's
+    /// stderr at its end.
+    pub(crate) timings: bool,
     /// `RUNCVM_INIT`.
     pub(crate) init: InitMode,
     /// `RUNCVM_VIRTIOFSD_CACHE`.
@@ -195,6 +199,7 @@ impl Environment {
             "RUNCVM_HUGETLB" => options.hugetlb = flag(name, value)?,
             "RUNCVM_BREAK" => options.breaks = breaks(name, value)?,
             "RUNCVM_RUNTIME_DEBUG" => options.runtime_debug = flag(name, value)?,
+            "RUNCVM_TIMINGS" => options.timings = flag(name, value)?,
             "RUNCVM_INIT" => {
                 options.init = match flag(name, value)? {
                     true => InitMode::Pid1,

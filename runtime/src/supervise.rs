@@ -107,7 +107,14 @@ fn second_stage(started: u64) -> Result<Outcome> {
     let launch = spec::launch(&container, network)?;
     break_at(moments, Break::PreMachine)?;
     let io = Io::inherited(launch.process.stdin).context("The standard streams cannot be used")?;
-    Ok(launch::run(&launch, io, started)?)
+    let outcome = launch::run(&launch, io, started)?;
+    if container.options.timings {
+        complain(&format!(
+            "timings: {}",
+            serde_json::to_string(&outcome.timings)?
+        ));
+    }
+    Ok(outcome)
 }
 
 /// Gives the user a shell in the jail if they want one at this moment, and waits for its end.

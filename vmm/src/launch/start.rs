@@ -38,6 +38,7 @@ const BACKLOG: i32 = 1024;
 /// this began ([`now`]), for the timings. Nothing is left of the machine afterwards.
 pub fn run(spec: &LaunchSpec, io: Io, started: u64) -> Result<Outcome, Error> {
     let mut timings = Timings::new(started);
+    timings.launch = Some(now());
     // Whatever can be refused is refused before anything is started.
     let resources = Resources::open(spec)?;
 

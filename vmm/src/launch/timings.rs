@@ -5,6 +5,7 @@ use std::fmt;
 
 use nix::time::{ClockId, clock_gettime};
 use runcvm_protocol::BootMark;
+use serde::{Deserialize, Serialize};
 
 use crate::control::Event;
 
@@ -16,10 +17,12 @@ pub fn now() -> u64 {
 }
 
 /// When the phases began; `None` for those that did not come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timings {
     /// The launcher was executed.
     pub start: u64,
+    /// All that the machine takes was prepared, and its launch began.
+    pub launch: Option<u64>,
     /// The machine process was started.
     pub spawned: Option<u64>,
     /// The virtual machine exists.
@@ -69,8 +72,9 @@ impl Timings {
     }
 
     /// The phases with their names, in order.
-    fn phases(&self) -> [(&'static str, Option<u64>); 8] {
+    fn phases(&self) -> [(&'static str, Option<u64>); 9] {
         [
+            ("launch", self.launch),
             ("machine process", self.spawned),
             ("KVM ready", self.kvm_ready),
             ("first entry", self.first_entry),
