@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use runcvm_kernels::{Prefix, Store};
-use runcvm_vmm::spec::Transport;
 use serde::Serialize;
 
-use crate::monitor::{Guest, Monitor, QemuMicrovm, Runcvm};
+use crate::monitor::{self, Guest, Monitor};
 use crate::stats::Summary;
+use crate::watchdog::Watchdog;
 
 /// What the guest's PID 1 prints.
 const READY: &str = "runcvm-bench: ready";
@@ -73,7 +73,7 @@ struct Series {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let monitors = chosen(&options.vmm)?;
+    let monitors = monitor::chosen(&options.vmm)?;
     let prefix = Prefix::find();
     let bundle = Store::new(&prefix).resolve(options.kernel.as_deref())?;
     let scratch = tempfile::tempdir()?;
@@ -81,7 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     std::fs::write(&initramfs, initramfs_with(&init_program(&prefix)?))?;
     let guest = Guest {
         kernel: bundle.vmlinux,
-        initramfs,
+        initramfs: Some(initramfs),
         cpus: options.cpus,
         memory_mib: options.memory,
     };
@@ -113,28 +113,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .with_context(|| format!("{} could not be written", path.display()))?;
     }
     Ok(())
-}
-
-fn chosen(names: &[String]) -> Result<Vec<Box<dyn Monitor>>> {
-    let mut monitors: Vec<Box<dyn Monitor>> = Vec::new();
-    for name in names {
-        let monitor: Box<dyn Monitor> = match name.as_str() {
-            "runcvm" => Box::new(Runcvm::new("runcvm", Transport::Pci)),
-            "runcvm-mmio" => Box::new(Runcvm::new("runcvm-mmio", Transport::Mmio)),
-            "qemu-microvm" => Box::new(QemuMicrovm::new()),
-            other => {
-                bail!("--vmm {other}: known monitors are runcvm, runcvm-mmio and qemu-microvm")
-            }
-        };
-        match monitor.missing() {
-            None => monitors.push(monitor),
-            Some(why) => eprintln!("runcvm-bench: {name} is left out: {why}"),
-        }
-    }
-    if monitors.is_empty() {
-        bail!("none of the monitors is installed");
-    }
-    Ok(monitors)
 }
 
 /// The guest's PID 1.
@@ -172,7 +150,7 @@ fn boot(monitor: &dyn Monitor, guest: &Guest) -> Result<Times> {
 /// Milliseconds until the guest's line; reads on until the serial port closes, so that the
 /// monitor never waits for a reader.
 fn wait_for_ready(reader: PipeReader, start: Instant, pid: u32) -> Result<f64> {
-    let watchdog = Watchdog::new(pid);
+    let watchdog = Watchdog::new(pid, PATIENCE);
     let mut log = String::new();
     let mut ready = None;
     for line in BufReader::new(reader).lines() {
@@ -189,32 +167,6 @@ fn wait_for_ready(reader: PipeReader, start: Instant, pid: u32) -> Result<f64> {
 
 fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
-}
-
-/// Kills a process that takes longer than [`PATIENCE`], unless dropped before.
-struct Watchdog(std::sync::mpsc::Sender<()>);
-
-impl Watchdog {
-    fn new(pid: u32) -> Self {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let waited = receiver.recv_timeout(PATIENCE);
-            if waited == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
-                && let Ok(pid) = i32::try_from(pid)
-            {
-                let pid = nix::unistd::Pid::from_raw(pid);
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-            }
-        });
-        Self(sender)
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        // A watchdog that has barked listens no more.
-        let _ = self.0.send(());
-    }
 }
 
 impl Series {

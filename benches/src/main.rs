@@ -5,9 +5,11 @@ mod docker;
 mod host;
 mod monitor;
 mod progress;
+mod setup;
 mod smaps;
 mod stats;
 mod trace;
+mod watchdog;
 
 use std::process::ExitCode;
 
@@ -19,12 +21,14 @@ use clap::Parser;
 enum Command {
     Boot(boot::Options),
     Docker(docker::Options),
+    Setup(setup::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Boot(options) => boot::run(&options),
         Command::Docker(options) => docker::run(&options),
+        Command::Setup(options) => setup::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

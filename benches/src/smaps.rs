@@ -17,23 +17,41 @@ pub(crate) struct Private {
 
 /// Reads that of process `pid`.
 pub(crate) fn private(pid: u32) -> io::Result<Private> {
-    fs::read_to_string(format!("/proc/{pid}/smaps")).map(|text| sum(&text))
+    let guest_file = format!("/memfd:{MEMFD_NAME} ");
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    Ok(sum(&smaps, |mapping| mapping.contains(&guest_file)))
 }
 
-/// Sums `Private_Clean` and `Private_Dirty`; the guest's memory is told by its file's name.
-fn sum(smaps: &str) -> Private {
-    let guest_file = format!("/memfd:{MEMFD_NAME} ");
-    let mut is_guest = false;
+/// Bytes that the monitor of a guest with `memory_mib` MiB alone has besides that memory: any
+/// monitor's is in mappings larger than all others.
+pub(crate) fn monitor(pid: u32, memory_mib: u32) -> io::Result<u64> {
+    let large = u64::from(memory_mib) << 20 >> 2;
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    Ok(sum(&smaps, |mapping| len(mapping) >= Some(large)).own)
+}
+
+/// Bytes of the mapping whose first line this is.
+fn len(mapping: &str) -> Option<u64> {
+    let (start, rest) = mapping.split_once('-')?;
+    let (end, _) = rest.split_once(' ')?;
+    let address = |hex| u64::from_str_radix(hex, 16).ok();
+    address(end)?.checked_sub(address(start)?)
+}
+
+/// Sums `Private_Clean` and `Private_Dirty`; `is_guest` tells the guest's memory by the first
+/// line of a mapping.
+fn sum(smaps: &str, is_guest: impl Fn(&str) -> bool) -> Private {
+    let mut guest = false;
     let mut private = Private::default();
     for line in smaps.lines() {
         // A mapping's first line begins with its address range; the others with a name.
         let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
         match first.strip_suffix(':') {
-            None => is_guest = line.contains(&guest_file),
+            None => guest = is_guest(line),
             Some("Private_Clean" | "Private_Dirty") => {
                 let kib = rest.trim().trim_end_matches(" kB");
                 let bytes = kib.parse::<u64>().unwrap_or(0) * 1024;
-                *if is_guest {
+                *if guest {
                     &mut private.guest
                 } else {
                     &mut private.own
@@ -66,8 +84,13 @@ Private_Dirty:         4 kB
             own: 16 << 10,
             guest: 200_000 << 10,
         };
-        assert_eq!(sum(smaps), expected);
-        assert_eq!(sum(""), Private::default());
+        let by_name = |mapping: &str| mapping.contains("runcvm-guest");
+        assert_eq!(sum(smaps, by_name), expected);
+        assert_eq!(
+            sum(smaps, |mapping| len(mapping) == Some(1 << 28)),
+            expected
+        );
+        assert_eq!(sum("", by_name), Private::default());
     }
 
     #[test]

@@ -1,6 +1,9 @@
-//! PID 1 of the guest that the boot benchmark starts: says that it runs, and powers off.
+//! PID 1 of the guest that the boot benchmark starts: says that it runs, and powers off, or
+//! resets if its only argument is "reset", for machines that have no power-off.
 
 use std::io::Write;
+
+use nix::sys::reboot::{RebootMode, reboot};
 
 /// What the harness waits for on the serial port.
 const READY: &[u8] = b"runcvm-bench: ready\n";
@@ -11,5 +14,9 @@ fn main() {
     let _ = console.write_all(READY).and_then(|()| console.flush());
     // The port may still be sending.
     let _ = nix::sys::termios::tcdrain(&console);
-    let _ = nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_POWER_OFF);
+    let mode = match std::env::args().nth(1).as_deref() {
+        Some("reset") => RebootMode::RB_AUTOBOOT,
+        _ => RebootMode::RB_POWER_OFF,
+    };
+    let _ = reboot(mode);
 }

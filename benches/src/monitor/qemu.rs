@@ -1,4 +1,4 @@
-//! QEMU's microvm machine, without every device that it can do without.
+//! QEMU, without every device that the guest can do without.
 
 use std::io::PipeWriter;
 use std::path::PathBuf;
@@ -6,51 +6,80 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{Guest, Monitor, Started, on_path};
+use super::{COMMAND_LINE, Guest, Monitor, Started, on_path};
 
-/// `qemu-system-x86_64 -M microvm`.
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// A machine of QEMU's.
 #[derive(Debug)]
-pub(crate) struct QemuMicrovm {
+pub(crate) struct Qemu {
     program: Option<PathBuf>,
+    name: &'static str,
+    machine: &'static str,
+    /// The random number generator for the machine's bus.
+    rng: &'static str,
 }
 
-impl QemuMicrovm {
-    pub(crate) fn new() -> Self {
+impl Qemu {
+    pub(crate) fn microvm() -> Self {
         Self {
-            program: on_path("qemu-system-x86_64"),
+            program: on_path(PROGRAM),
+            name: "qemu-microvm",
+            machine: "microvm,pit=off,pic=off,rtc=off",
+            rng: "virtio-rng-device",
+        }
+    }
+
+    pub(crate) fn q35() -> Self {
+        Self {
+            program: on_path(PROGRAM),
+            name: "qemu-q35",
+            machine: "q35",
+            rng: "virtio-rng-pci",
         }
     }
 }
 
-impl Monitor for QemuMicrovm {
+impl Monitor for Qemu {
     fn name(&self) -> &'static str {
-        "qemu-microvm"
+        self.name
     }
 
     fn missing(&self) -> Option<String> {
-        match self.program {
-            Some(_) => None,
-            None => Some("qemu-system-x86_64 is not in PATH".to_owned()),
-        }
+        super::not_on_path(PROGRAM, self.program.as_ref())
     }
 
     fn start(&self, guest: &Guest, serial: PipeWriter) -> Result<Started> {
         let program = self.program.as_ref().context("QEMU is missing")?;
-        let process = Command::new(program)
-            .args(["-M", "microvm,pit=off,pic=off,rtc=off"])
-            .args(["-accel", "kvm", "-cpu", "host"])
-            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        let cpu = match guest.initramfs {
+            Some(_) => "host",
+            // It ends where KVM, in software, has no such register to write.
+            None => "host,arch-capabilities=off",
+        };
+        let mut command = Command::new(program);
+        command
+            .args(["-M", self.machine, "-accel", "kvm", "-cpu", cpu])
+            .args([
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
             .arg("-smp")
             .arg(guest.cpus.to_string())
             .arg("-m")
             .arg(format!("{}M", guest.memory_mib))
             .arg("-kernel")
             .arg(&guest.kernel)
-            .arg("-initrd")
-            .arg(&guest.initramfs)
-            .args(["-append", "console=ttyS0 quiet panic=-1 reboot=t tsc=reliable no_timer_check random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1 8250.nr_uarts=1"])
-            .args(["-serial", "stdio"])
-            .args(["-device", "virtio-rng-device"])
+            .arg("-append")
+            .arg(format!("{COMMAND_LINE} reboot=t"))
+            .args(["-serial", "stdio"]);
+        if let Some(initramfs) = &guest.initramfs {
+            command.arg("-initrd").arg(initramfs);
+            command.args(["-device", self.rng]);
+        }
+        let process = command
             .stdin(Stdio::null())
             .stdout(serial)
             .spawn()
@@ -58,6 +87,7 @@ impl Monitor for QemuMicrovm {
         Ok(Started {
             process,
             control: None,
+            _file: None,
         })
     }
 }

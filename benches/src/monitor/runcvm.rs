@@ -52,16 +52,17 @@ impl Monitor for Runcvm {
         let program = self.program.as_ref().context("runcvm-vmm is missing")?;
         let (control, theirs) = UnixStream::pair()?;
         let (serial, theirs) = (inherited(serial)?, inherited(theirs)?);
+        let initramfs = guest.initramfs.clone().into_iter();
         let spec = MachineSpec {
             name: "bench".to_owned(),
             cpus: guest.cpus,
             memory: u64::from(guest.memory_mib) << 20,
             kernel: guest.kernel.clone(),
-            initramfs: vec![InitramfsPart::Archive(guest.initramfs.clone())],
+            initramfs: initramfs.map(InitramfsPart::Archive).collect(),
             append: String::new(),
             verbose_kernel: false,
             transport: self.transport,
-            devices: vec![DeviceSpec::Rng],
+            devices: guest.initramfs.iter().map(|_| DeviceSpec::Rng).collect(),
             serial: Some(serial.as_raw_fd()),
             huge_pages: false,
             root: None,
@@ -79,6 +80,7 @@ impl Monitor for Runcvm {
         Ok(Started {
             process,
             control: Some(control),
+            _file: None,
         })
     }
 }

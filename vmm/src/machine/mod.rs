@@ -92,8 +92,9 @@ pub fn run(spec: MachineSpec) -> ! {
 }
 
 fn run_to_end(spec: &MachineSpec, channel: &Arc<Channel>) -> Result<(End, String), MachineError> {
-    let host = probe::probe()?;
-    let machine = Machine::assemble(&host.kvm, spec, channel)?;
+    // The launcher has looked whether a kernel can run here.
+    let kvm = probe::open()?;
+    let machine = Machine::assemble(&kvm, spec, channel)?;
     channel.event(&Event::KvmReady { at: now() });
     let Machine {
         vcpus,

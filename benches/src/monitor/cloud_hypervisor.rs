@@ -1,0 +1,64 @@
+//! Cloud Hypervisor.
+
+use std::io::PipeWriter;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::{COMMAND_LINE, Guest, Monitor, Started, on_path};
+
+const PROGRAM: &str = "cloud-hypervisor";
+
+#[derive(Debug)]
+pub(crate) struct CloudHypervisor {
+    program: Option<PathBuf>,
+}
+
+impl CloudHypervisor {
+    pub(crate) fn new() -> Self {
+        Self {
+            program: on_path(PROGRAM),
+        }
+    }
+}
+
+impl Monitor for CloudHypervisor {
+    fn name(&self) -> &'static str {
+        PROGRAM
+    }
+
+    fn missing(&self) -> Option<String> {
+        super::not_on_path(PROGRAM, self.program.as_ref())
+    }
+
+    fn start(&self, guest: &Guest, serial: PipeWriter) -> Result<Started> {
+        let program = self
+            .program
+            .as_ref()
+            .context("Cloud Hypervisor is missing")?;
+        let mut command = Command::new(program);
+        command
+            .arg("--cpus")
+            .arg(format!("boot={}", guest.cpus))
+            .arg("--memory")
+            .arg(format!("size={}M", guest.memory_mib))
+            .arg("--kernel")
+            .arg(&guest.kernel)
+            .args(["--cmdline", COMMAND_LINE])
+            .args(["--serial", "tty", "--console", "off"]);
+        if let Some(initramfs) = &guest.initramfs {
+            command.arg("--initramfs").arg(initramfs);
+        }
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(serial)
+            .spawn()
+            .with_context(|| format!("{} could not be started", program.display()))?;
+        Ok(Started {
+            process,
+            control: None,
+            _file: None,
+        })
+    }
+}
