@@ -25,7 +25,8 @@ struct Feature {
     name: &'static str,
     /// No machine works without it.
     required: bool,
-    /// Options of the kernel's configuration, all needed, without `CONFIG_`.
+    /// Options of the kernel's configuration, all needed, without `CONFIG_`. Of those with
+    /// `|` between them, one is.
     options: &'static [&'static str],
     /// Name of its module, which tells even without a configuration.
     module: Option<&'static str>,
@@ -105,7 +106,7 @@ const FEATURES: &[Feature] = &[
     feature("kvm-guest", false, &["KVM_GUEST"], None),
     feature("pvh", false, &["PVH"], None),
     feature("serial-console", false, &["SERIAL_8250_CONSOLE"], None),
-    feature("efi-framebuffer", false, &["FB_EFI"], None),
+    feature("efi-framebuffer", false, &["FB_EFI|DRM_SIMPLEDRM"], None),
 ];
 
 /// A kernel's configuration: options without `CONFIG_` that are `y` or `m`.
@@ -135,10 +136,11 @@ impl Config {
         config
     }
 
-    fn support(&self, option: &str) -> Support {
-        if self.built_in.contains(option) {
+    fn support(&self, options: &str) -> Support {
+        let mut options = options.split('|');
+        if options.clone().any(|option| self.built_in.contains(option)) {
             Support::BuiltIn
-        } else if self.modules.contains(option) {
+        } else if options.any(|option| self.modules.contains(option)) {
             Support::Module
         } else {
             Support::Absent

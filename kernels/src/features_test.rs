@@ -3,7 +3,8 @@ use crate::modules::tests::tree;
 
 fn full_config() -> String {
     let options = FEATURES.iter().flat_map(|f| f.options);
-    options.map(|o| format!("CONFIG_{o}=y\n")).collect()
+    let first = options.map(|o| o.split('|').next().unwrap());
+    first.map(|o| format!("CONFIG_{o}=y\n")).collect()
 }
 
 #[test]
@@ -28,6 +29,14 @@ fn what_is_lacking_is_named() {
         ["efi-framebuffer", "virtio-pci", "virtiofs"]
     );
     assert_eq!(missing_required(&features), ["virtiofs"]);
+}
+
+#[test]
+fn one_of_several_options_is_enough() {
+    let (_dir, tree) = tree(&[], &[]);
+    let config = full_config().replace("CONFIG_FB_EFI=y", "CONFIG_DRM_SIMPLEDRM=y");
+    let features = assess(Some(&Config::parse(&config)), &tree);
+    assert_eq!(missing(&features), Vec::<String>::new());
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 pub mod add;
 pub mod boot;
+pub mod build;
 mod compression;
 pub mod cpio;
 mod digest;

@@ -166,7 +166,8 @@ impl Store {
         Ok(bundle)
     }
 
-    /// Removes a bundle. The newest that remains takes its place as `latest` and default.
+    /// Removes a bundle. The newest that remains takes its place as `latest`, and the best one as
+    /// the default.
     pub fn remove(&self, name: &BundleName) -> Result<(), StoreError> {
         let _lock = self.lock()?;
         let path = self.path_of(name);
@@ -303,7 +304,9 @@ impl Store {
             }
         }
         if self.default_name().is_none() {
-            match newest.or(names.first()) {
+            let first = |distribution| names.iter().find(|n| n.distribution == distribution);
+            let best = PREFERRED.into_iter().find_map(first);
+            match best.or(names.first()) {
                 Some(name) => self.link("default", &format!("{}/latest", name.distribution))?,
                 None => remove_link(&self.root.join("default"))?,
             }
@@ -334,6 +337,9 @@ impl Store {
         }
     }
 }
+
+/// Whose kernels are the default if nobody chose one, the best first.
+const PREFERRED: [&str; 3] = ["runcvm", "debian", "debian-cloud"];
 
 /// How names of unfinished directories begin.
 const SCRATCH: &str = ".scratch-";

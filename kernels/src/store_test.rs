@@ -123,6 +123,7 @@ fn the_default_can_be_chosen_and_outlives_removals() {
     install(&store, "debian/1");
     install(&store, "debian/2");
     install(&store, "cloud/1");
+    install(&store, "alpine/1");
     store.set_default("debian/1").unwrap();
     assert_eq!(resolved(&store, None), "debian/1");
     store.remove(&name("debian/1")).unwrap();
@@ -134,7 +135,12 @@ fn the_default_can_be_chosen_and_outlives_removals() {
     assert_eq!(resolved(&store, Some("cloud")), "cloud/1");
     store.remove(&name("cloud/1")).unwrap();
     assert_eq!(resolved(&store, None), "debian/2");
+    install(&store, "runcvm/1");
     store.remove(&name("debian/2")).unwrap();
+    assert_eq!(resolved(&store, None), "runcvm/1");
+    store.remove(&name("runcvm/1")).unwrap();
+    assert_eq!(resolved(&store, None), "alpine/1");
+    store.remove(&name("alpine/1")).unwrap();
     assert!(matches!(store.resolve(None), Err(StoreError::Empty)));
     assert!(store.remove(&name("debian/2")).is_err());
     let left: Vec<_> = store

@@ -1,8 +1,8 @@
-//! Debian's kernel packages, from the archives that the host's apt knows.
+//! Debian's packages of kernels, from the archives that the host's apt knows.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 use thiserror::Error;
@@ -39,6 +39,9 @@ pub enum AptError {
         "apt knows no package {wanted}{known}; `apt-get update` as root refreshes what it knows"
     )]
     NotFound { wanted: String, known: String },
+    /// Packages are missing, and only root can install them.
+    #[error("packages are missing; as root, run: apt-get install --no-install-recommends {0}")]
+    Missing(String),
     /// The package could not be downloaded.
     #[error("cannot download {package} (is the host offline?): {message}")]
     Download { package: String, message: String },
@@ -49,7 +52,9 @@ pub enum AptError {
 pub struct Candidate {
     /// Its name.
     pub package: String,
-    /// Release of its kernel, as in `uname -r`.
+    /// Its version.
+    pub version: String,
+    /// Release of its kernel, as in `uname -r`; of a source, its version.
     pub release: String,
     /// Size of the package file in bytes.
     pub size: u64,
@@ -65,12 +70,9 @@ pub fn find(flavour: &str, wanted: Option<&str>) -> Result<Candidate, AptError> 
     let series = wanted.map_or(PREFERRED.to_vec(), |wanted| vec![wanted]);
     for prefix in series {
         for release in releases.iter().filter(|r| belongs_to(r, prefix)) {
-            let package = format!("linux-image-{release}");
-            let show = ["show", "--no-all-versions", &package];
-            // apt also knows names of packages that no archive has.
-            let record = run("apt-cache", &show, None).unwrap_or_default();
-            if let Some(candidate) = parse_record(&record, &package, release) {
-                return Ok(candidate);
+            if let Some(found) = show(&format!("linux-image-{release}")) {
+                let release = release.clone();
+                return Ok(Candidate { release, ..found });
             }
         }
     }
@@ -82,6 +84,40 @@ pub fn find(flavour: &str, wanted: Option<&str>) -> Result<Candidate, AptError> 
         wanted: format!("linux-image-{}*-{flavour}", wanted.unwrap_or_default()),
         known,
     })
+}
+
+/// Finds the newest package with the source of a series of kernels.
+pub fn find_source(series: &str) -> Result<Candidate, AptError> {
+    let package = format!("linux-source-{series}");
+    show(&package).ok_or(AptError::NotFound {
+        wanted: package,
+        known: String::new(),
+    })
+}
+
+/// What the archives have under a name: apt also knows some that none has.
+fn show(package: &str) -> Option<Candidate> {
+    let show = ["show", "--no-all-versions", package];
+    parse_record(&run("apt-cache", &show, None).ok()?, package)
+}
+
+/// Installs those of these packages that are not installed.
+pub fn install(packages: &[&str], progress: &mut dyn FnMut(&str)) -> Result<(), AptError> {
+    let query = |package: &&&str| {
+        let status = ["-W", "-f", "${db:Status-Status}", package];
+        run("dpkg-query", &status, None).is_ok_and(|status| status == "installed")
+    };
+    let missing: Vec<&str> = packages.iter().filter(|p| !query(p)).copied().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !nix::unistd::Uid::effective().is_root() {
+        return Err(AptError::Missing(missing.join(" ")));
+    }
+    progress(&format!("Installing {}", missing.join(", ")));
+    let mut args = vec!["-qq", "-y", "install", "--no-install-recommends"];
+    args.extend(missing);
+    run("apt-get", &args, None).map(drop)
 }
 
 /// Downloads a package into a temporary directory, checked by apt's signatures; the directory
@@ -110,7 +146,10 @@ pub fn download(candidate: &Candidate) -> Result<(TempDir, PathBuf), AptError> {
 
 fn run(program: &'static str, args: &[&str], dir: Option<&Path>) -> Result<String, AptError> {
     let mut command = Command::new(program);
-    command.args(args).env("LC_ALL", "C");
+    command.args(args).stdin(Stdio::null());
+    command
+        .env("LC_ALL", "C")
+        .env("DEBIAN_FRONTEND", "noninteractive");
     if let Some(dir) = dir {
         command.current_dir(dir);
     }
@@ -154,16 +193,22 @@ fn belongs_to(release: &str, prefix: &str) -> bool {
     rest.is_some_and(|rest| prefix.is_empty() || !rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Reads what `apt-cache show` says of a package.
-fn parse_record(record: &str, package: &str, release: &str) -> Option<Candidate> {
+/// Reads what `apt-cache show` says of a package. A kernel's release is what its version is
+/// until the caller knows better.
+fn parse_record(record: &str, package: &str) -> Option<Candidate> {
     let field = |name: &str| {
         let mut lines = record.lines();
         lines.find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
     };
     (field("Package")? == package).then_some(())?;
+    let version = field("Version")?;
+    let upstream = version
+        .rsplit_once('-')
+        .map_or(version, |(upstream, _)| upstream);
     Some(Candidate {
         package: package.into(),
-        release: release.into(),
+        version: version.into(),
+        release: upstream.into(),
         size: field("Size")?.parse().ok()?,
         sha256: field("SHA256")?.into(),
     })
@@ -206,9 +251,13 @@ mod tests {
     #[test]
     fn a_record_is_read() {
         let record = "Package: p\nVersion: 1-2\nSize: 12\nDescription: x\n more\nSHA256: ab\n";
-        let found = parse_record(record, "p", "1").unwrap();
+        let found = parse_record(record, "p").unwrap();
         assert_eq!((found.size, found.sha256.as_str()), (12, "ab"));
-        assert_eq!(parse_record("", "p", "1"), None);
-        assert_eq!(parse_record(record, "q", "1"), None);
+        assert_eq!(
+            (found.version.as_str(), found.release.as_str()),
+            ("1-2", "1")
+        );
+        assert_eq!(parse_record("", "p"), None);
+        assert_eq!(parse_record(record, "q"), None);
     }
 }
