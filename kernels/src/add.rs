@@ -63,7 +63,7 @@ pub enum AddError {
 }
 
 /// Adds a kernel to the store. `unpack` takes its input apart; `name` is what the bundle is
-/// called, by default `debian` or `debian-cloud` and the kernel's release; `progress` is told
+/// called, by default the distribution, as far as it is known, and the kernel's release; `progress` is told
 /// each step after that. If anything fails, the store is as before.
 pub fn add(
     store: &Store,
@@ -80,7 +80,10 @@ pub fn add(
     let release = import.check()?.to_owned();
     let name = match name {
         Some(name) => name.clone(),
-        None => BundleName::new(distribution_of(&release), &release)?,
+        None => {
+            let known = import.distribution.as_deref();
+            BundleName::new(known.unwrap_or(distribution_of(&release)), &release)?
+        }
     };
     let existed = store.path_of(&name).exists();
     if existed
@@ -106,7 +109,7 @@ pub fn is_current(bundle: &Bundle) -> bool {
 }
 
 /// Turns an import into a bundle, in place.
-fn make(
+pub(crate) fn make(
     import: &Import,
     release: &str,
     name: &BundleName,
@@ -129,7 +132,10 @@ fn make(
     remove(&import.image())?;
 
     progress("Indexing modules");
-    let tree = ModuleTree::index(&import.modules(), release)?;
+    let tree = match import.indexed {
+        true => ModuleTree::read_index(import.tree())?,
+        false => ModuleTree::index(&import.modules(), release)?,
+    };
     let config = match fs::read_to_string(import.config()) {
         Ok(text) => Some(Config::parse(&text)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -194,4 +200,4 @@ fn remove(path: &Path) -> Result<(), AddError> {
 
 #[cfg(test)]
 #[path = "add_test.rs"]
-mod tests;
+pub(crate) mod tests;

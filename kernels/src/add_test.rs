@@ -8,7 +8,7 @@ use crate::import::{deb, files};
 use crate::manifest::FORMAT;
 use crate::prefix::Prefix;
 
-const CONFIG: &str = "CONFIG_X86_64=y\nCONFIG_ACPI=y\nCONFIG_BLK_DEV_INITRD=y\n\
+pub(crate) const CONFIG: &str = "CONFIG_X86_64=y\nCONFIG_ACPI=y\nCONFIG_BLK_DEV_INITRD=y\n\
     CONFIG_BINFMT_ELF=y\nCONFIG_DEVTMPFS=y\nCONFIG_PROC_FS=y\nCONFIG_SYSFS=y\nCONFIG_TMPFS=y\n\
     CONFIG_PID_NS=y\nCONFIG_UNIX98_PTYS=y\nCONFIG_UNIX=y\nCONFIG_FUSE_FS=y\n\
     CONFIG_VIRTIO_FS=y\nCONFIG_VSOCKETS=y\nCONFIG_VIRTIO_VSOCKETS=y\nCONFIG_VIRTIO_MMIO=y\n";

@@ -8,11 +8,13 @@ use thiserror::Error;
 
 use crate::compression::DecompressError;
 use crate::manifest::Source;
+use crate::modules::ModuleError;
 use crate::name::is_component;
 
 pub mod apt;
 pub mod deb;
 pub mod files;
+pub mod image;
 
 /// A kernel, taken apart into a directory:
 ///
@@ -27,8 +29,12 @@ pub struct Import {
     pub(crate) dir: PathBuf,
     /// The kernel's release, as in `uname -r`, once known.
     pub(crate) release: Option<String>,
+    /// Its distribution by its identifier in os-release(5), if known.
+    pub(crate) distribution: Option<String>,
     /// Files or packages that it is from.
     pub(crate) source: Vec<Source>,
+    /// The modules have their index already.
+    pub(crate) indexed: bool,
 }
 
 /// Why an input could not be taken apart.
@@ -61,6 +67,12 @@ pub enum ImportError {
     /// There is no kernel image.
     #[error("no kernel image (boot/vmlinuz-RELEASE) is in {0}")]
     NoImage(String),
+    /// The kernel image does not say what release it is.
+    #[error("the kernel {} does not say of which release it is: it is not a bzImage", .0.display())]
+    NoRelease(PathBuf),
+    /// The modules are of no use.
+    #[error(transparent)]
+    Modules(ModuleError),
     /// There are no modules.
     #[error("no modules (lib/modules/RELEASE) are in {0}")]
     NoModules(String),
@@ -72,7 +84,9 @@ impl Import {
         Self {
             dir: dir.into(),
             release: None,
+            distribution: None,
             source: Vec::new(),
+            indexed: false,
         }
     }
 
@@ -102,9 +116,7 @@ impl Import {
             return Err(ImportError::NoImage(names()));
         }
         match &self.release {
-            Some(release) if self.modules().join("lib/modules").join(release).is_dir() => {
-                Ok(release)
-            }
+            Some(release) if self.tree().is_dir() => Ok(release),
             _ => Err(ImportError::NoModules(names())),
         }
     }
@@ -119,5 +131,11 @@ impl Import {
 
     pub(crate) fn modules(&self) -> PathBuf {
         self.dir.join("modules")
+    }
+
+    /// The tree of the modules, once the release is known.
+    pub(crate) fn tree(&self) -> PathBuf {
+        let release = self.release.as_deref().unwrap_or_default();
+        self.modules().join("lib/modules").join(release)
     }
 }

@@ -15,10 +15,13 @@ mod digest;
 pub mod features;
 pub mod image;
 pub mod import;
+pub mod in_image;
 mod manifest;
 mod modules;
 mod name;
+pub mod os_release;
 mod prefix;
+pub mod rootfs;
 mod store;
 
 pub use add::{Added, add};

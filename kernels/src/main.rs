@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use runcvm_kernels::add::is_current;
 use runcvm_kernels::build::{self, Progress};
-use runcvm_kernels::import::{Import, ImportError, apt, deb, files};
+use runcvm_kernels::import::{Import, ImportError, apt, deb, files, image};
 use runcvm_kernels::{Added, Bundle, BundleName, Prefix, Store, add};
 
 /// Manage the kernels that runcvm's machines boot
@@ -77,13 +77,13 @@ Examples:
   runcvm-kernels add --deb linux-image-6.12.117+deb12-amd64_6.12.117-1_amd64.deb
   runcvm-kernels add --vmlinuz arch/x86/boot/bzImage --modules out/lib/modules/6.12.9 \\
       --config .config --name own/6.12.9")]
-#[command(group = ArgGroup::new("input").required(true).args(["distribution", "deb", "vmlinuz"]))]
+#[command(group = ArgGroup::new("input").required(true).args(["distribution", "deb", "vmlinuz", "image"]))]
 #[group(skip)]
 struct AddArgs {
     /// Whose newest kernel to download with the host's apt: 6.12 if it has it, else 6.1
     distribution: Option<Distribution>,
     /// Only a kernel of this release or series, such as 6.12.117+deb12-amd64 or 6.1
-    #[arg(long, requires = "distribution", conflicts_with_all = ["deb", "vmlinuz"])]
+    #[arg(long, requires = "distribution", conflicts_with_all = ["deb", "vmlinuz", "image"])]
     version: Option<String>,
     /// Debian packages that together hold a kernel
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -92,12 +92,15 @@ struct AddArgs {
     #[arg(long, value_name = "FILE", requires_all = ["modules", "name"])]
     vmlinuz: Option<PathBuf>,
     /// Its modules: a directory lib/modules/RELEASE, or one that holds it
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["distribution", "deb"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["distribution", "deb", "image"])]
     modules: Option<PathBuf>,
     /// Its configuration
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["distribution", "deb"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["distribution", "deb", "image"])]
     config: Option<PathBuf>,
-    /// What to call it, instead of debian/RELEASE
+    /// A root filesystem that has a kernel where its distribution keeps it
+    #[arg(long, value_name = "ROOTFS")]
+    image: Option<PathBuf>,
+    /// What to call it, instead of DISTRIBUTION/RELEASE
     #[arg(long, value_name = "DISTRIBUTION/VERSION")]
     name: Option<BundleName>,
 }
@@ -175,6 +178,12 @@ fn add_kernel(store: &Store, args: &AddArgs) -> Result<()> {
     let name = args.name.as_ref();
     if let Some(distribution) = args.distribution {
         return add_from_apt(store, distribution, args.version.as_deref(), name);
+    }
+    if let Some(rootfs) = &args.image {
+        return add_import(store, name, |import| {
+            eprintln!("Copying");
+            image::copy(rootfs, import)
+        });
     }
     match (&args.vmlinuz, &args.modules) {
         (Some(vmlinuz), Some(modules)) => {
@@ -377,6 +386,7 @@ mod tests {
             "--deb a.deb b.deb",
             "--vmlinuz v --modules m --name own/1",
             "--vmlinuz v --modules m --config c --name own/1",
+            "--image r",
         ] {
             assert!(accepts(good), "{good}");
         }
@@ -386,6 +396,8 @@ mod tests {
             "--version 6.1",
             "debian --deb a.deb",
             "--deb a.deb --version 6.1",
+            "--image r --modules m",
+            "--image r --deb a.deb",
             "--vmlinuz v --modules m",
             "--vmlinuz v --name own/1",
             "--modules m --name own/1",

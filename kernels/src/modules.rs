@@ -72,7 +72,8 @@ impl ModuleTree {
         Self::read_index(base.join("lib/modules").join(release))
     }
 
-    fn read_index(root: PathBuf) -> Result<Self, ModuleError> {
+    /// Reads the index of the tree at `root`.
+    pub(crate) fn read_index(root: PathBuf) -> Result<Self, ModuleError> {
         let read = |file: &str| {
             let path = root.join(file);
             fs::read_to_string(&path).map_err(|e| ModuleError::Read(path, e))
@@ -122,14 +123,18 @@ impl ModuleTree {
         }
     }
 
+    /// Where a module of the tree is below its root.
+    pub(crate) fn path(&self, name: &str) -> &str {
+        self.modules.get(name).map_or("", |(path, _)| path)
+    }
+
     /// The content of a module of the tree, decompressed and without its signature.
     ///
     /// To verify a signature takes the guest several times as long as all else in loading a
     /// small module, and proves nothing: who gives it the modules gives it the kernel. The
     /// kernel notes `E` in its taint for it. Modules of the tree itself stay signed.
     pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>, ModuleError> {
-        let relative = self.modules.get(name).map_or("", |(path, _)| path);
-        let path = self.root.join(relative);
+        let path = self.root.join(self.path(name));
         let bytes = fs::read(&path).map_err(|e| ModuleError::Read(path, e))?;
         let damaged = |e| ModuleError::Damaged(name.into(), e);
         let format = Format::detect(&bytes).map_err(damaged)?;

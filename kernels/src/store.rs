@@ -63,9 +63,9 @@ pub enum StoreError {
     #[error("no kernel is installed; {ADD}")]
     Empty,
     /// A bundle's manifest is damaged.
-    #[error("the kernel {name} is damaged: its manifest.json cannot be understood")]
+    #[error("a kernel is damaged: {} cannot be understood", .path.display())]
     Manifest {
-        name: String,
+        path: PathBuf,
         #[source]
         source: serde_json::Error,
     },
@@ -88,6 +88,24 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
         action,
         path,
         source,
+    }
+}
+
+impl Bundle {
+    /// The bundle in the directory `path`, wherever that is.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = path.join("manifest.json");
+        let json = fs::read(&file).map_err(failed("read", &file))?;
+        let manifest: Manifest = serde_json::from_slice(&json)
+            .map_err(|source| StoreError::Manifest { path: file, source })?;
+        Ok(Self {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            vmlinux: path.join("vmlinux"),
+            modules: path.join("modules/lib/modules").join(&manifest.release),
+            manifest,
+            path: path.into(),
+        })
     }
 }
 
@@ -262,21 +280,10 @@ impl Store {
 
     /// Loads the manifest of a bundle.
     pub(crate) fn load(&self, name: &BundleName) -> Result<Bundle, StoreError> {
-        let path = self.path_of(name);
-        let file = path.join("manifest.json");
-        let json = fs::read(&file).map_err(failed("read", &file))?;
-        let manifest: Manifest =
-            serde_json::from_slice(&json).map_err(|source| StoreError::Manifest {
-                name: name.to_string(),
-                source,
-            })?;
         Ok(Bundle {
             name: name.distribution.clone(),
             version: name.version.clone(),
-            vmlinux: path.join("vmlinux"),
-            modules: path.join("modules/lib/modules").join(&manifest.release),
-            manifest,
-            path,
+            ..Bundle::open(&self.path_of(name))?
         })
     }
 

@@ -21,7 +21,7 @@ use oci_spec::runtime::Process;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::container::ContainerSpec;
+use crate::container::{ContainerSpec, Kernel};
 use crate::network::dns;
 use crate::options::Environment;
 use crate::resources::{self, Machine};
@@ -96,7 +96,7 @@ pub(crate) fn rewrite(config: &mut Value, id: &str, host: &Host) -> Result<Conta
         sysctls: sysctls.into_iter().collect(),
         cpus,
         memory,
-        kernel: options.kernel.clone(),
+        kernel: Kernel::Default,
         options,
         warnings,
     })

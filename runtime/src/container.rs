@@ -39,11 +39,21 @@ pub(crate) struct ContainerSpec {
     pub(crate) cpus: u8,
     /// Guest memory in bytes.
     pub(crate) memory: u64,
-    /// The name of a kernel bundle; none: the default.
-    pub(crate) kernel: Option<String>,
+    pub(crate) kernel: Kernel,
     pub(crate) options: Options,
     /// Sentences for the container's stderr, before anything else.
     pub(crate) warnings: Vec<String>,
+}
+
+/// The kernel that a machine boots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kernel {
+    /// The default.
+    Default,
+    /// A bundle, by its name.
+    Bundle(String),
+    /// One that the image has, of which a bundle was made: its directory below ours.
+    OfImage(PathBuf),
 }
 
 /// A filesystem in memory.

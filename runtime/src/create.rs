@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use runcvm_kernels::{Prefix, Store};
+use runcvm_kernels::Prefix;
 use serde_json::Value;
 
 use crate::arguments::VerbArguments;
@@ -14,8 +14,8 @@ use crate::container::ContainerSpec;
 use crate::debug;
 use crate::executable::{self, View};
 use crate::handover::Handover;
-use crate::image::Image;
 use crate::kernel_choice;
+use runcvm_kernels::rootfs::Image;
 
 /// Where a container and its configuration are.
 struct Bundle {
@@ -88,9 +88,10 @@ fn look_into_image(
     prefix: &Prefix,
 ) -> Result<()> {
     let image = bundle.image(config);
-    spec.kernel =
-        kernel_choice::choose(spec.kernel.as_deref(), &Store::new(prefix), image.as_ref())
-            .context("the machine has no kernel")?;
+    let choice = kernel_choice::choose(spec.options.kernel.as_deref(), prefix, image.as_ref())
+        .context("the machine has no kernel")?;
+    spec.kernel = choice.kernel;
+    spec.warnings.extend(choice.warning);
     let Some(image) = image else {
         // runc says what is wrong with it.
         return Ok(());

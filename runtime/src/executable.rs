@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 
-use crate::image::Image;
+use runcvm_kernels::rootfs::Image;
 
 /// What a container sees of its image.
 #[derive(Debug)]

@@ -14,7 +14,6 @@ mod delegate;
 mod exec;
 mod executable;
 mod handover;
-mod image;
 mod inherited;
 mod install;
 mod kernel_choice;

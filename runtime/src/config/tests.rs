@@ -48,7 +48,7 @@ fn a_plain_container_of_docker_20() {
     };
     assert_eq!(spec.tmpfs, [shm]);
     assert_eq!((spec.cpus, spec.memory), (4, 512 << 20));
-    assert_eq!(spec.kernel, None);
+    assert_eq!(spec.kernel, Kernel::Default);
     assert_eq!(spec.warnings, Vec::<String>::new());
     let sysctls: Vec<_> = spec.sysctls.iter().map(|(name, _)| name.as_str()).collect();
     let expected = [
@@ -203,7 +203,7 @@ fn our_variables_do_not_reach_the_process() {
     let (spec, config) = rewritten(config);
     assert_eq!(spec.process.env().as_deref().unwrap(), ["A=1", "B="]);
     assert_eq!(spec.memory, 1 << 30);
-    assert_eq!(spec.kernel.as_deref(), Some("alpine"));
+    assert_eq!(spec.options.kernel.as_deref(), Some("alpine"));
     assert!(
         spec.warnings[0].contains("RUNCVM_KERNEL_APPEND"),
         "{:?}",

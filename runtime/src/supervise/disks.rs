@@ -21,8 +21,8 @@ use runcvm_vmm::launch::disk::DiskSpec;
 
 use super::jail;
 use super::spec::bytes;
-use crate::image::{self, Image};
 use crate::options::DiskOption;
+use runcvm_kernels::rootfs::{self, Image};
 
 /// Filesystems that a new disk can have.
 const FILESYSTEMS: [&str; 3] = ["ext2", "ext3", "ext4"];
@@ -75,7 +75,7 @@ fn find_or_make(option: &DiskOption, image: &Image) -> Result<PathBuf> {
             if !found.is_file() {
                 bail!("{} is no file, which it must be", option.src.display());
             }
-            return Ok(image::path_of(found)?);
+            return Ok(rootfs::path_of(found)?);
         }
         Err(Errno::ENOENT) => {}
         Err(e) => return Err(e).with_context(|| option.src.display().to_string()),
@@ -114,7 +114,7 @@ fn find_or_make(option: &DiskOption, image: &Image) -> Result<PathBuf> {
     }
     formatted?;
     renameat(&parent, temporary.as_os_str(), &parent, name)?;
-    Ok(image::path_of(disk)?)
+    Ok(rootfs::path_of(disk)?)
 }
 
 /// The tree that is mounted in the jail for `src`, and the path in it.

@@ -29,14 +29,14 @@ use runcvm_kernels::{Prefix, Store};
 
 use super::complain;
 use super::mounts::{self, Mount, ProcSelf};
-use crate::container::ContainerSpec;
-use crate::image::Image;
+use crate::container::{ContainerSpec, Kernel};
+use runcvm_kernels::rootfs::Image;
 
 /// Where the image's tree is, in the jail.
 pub(super) const IMAGE: &str = "/vm";
 
 /// Where we are installed, in the jail.
-const PREFIX: &str = "/opt/runcvm";
+pub(super) const PREFIX: &str = "/opt/runcvm";
 
 /// Paths of the container that the guest does not see.
 pub(super) const DISKS: &str = "/disks";
@@ -132,8 +132,14 @@ fn make_mountpoints(spec: &ContainerSpec, image: &Image) -> Result<()> {
 /// Mounts the kernel's modules where the guest looks for them. Not all images let one; few
 /// need them.
 fn add_modules(spec: &ContainerSpec, image: &Image) {
+    let name = match &spec.kernel {
+        Kernel::Default => None,
+        Kernel::Bundle(name) => Some(name.as_str()),
+        // They are there.
+        Kernel::OfImage(_) => return,
+    };
     let result = || -> Result<()> {
-        let bundle = Store::new(&Prefix::new(PREFIX)).resolve(spec.kernel.as_deref())?;
+        let bundle = Store::new(&Prefix::new(PREFIX)).resolve(name)?;
         let release = bundle.modules.file_name().context("no release")?;
         let place = Path::new("/lib/modules");
         let (source, place) = match spec.options.mount_lib_modules {

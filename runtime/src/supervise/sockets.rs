@@ -13,7 +13,7 @@ use runcvm_vmm::launch::spec::{ForwardSpec, ForwardTo};
 
 use super::mounts;
 use super::spec::bytes;
-use crate::image::Image;
+use runcvm_kernels::rootfs::Image;
 
 /// Where sockets are mounted in the jail: at paths that have nothing of the image's.
 const PLACES: &str = "/run/sockets";

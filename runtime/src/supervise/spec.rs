@@ -1,6 +1,5 @@
 //! From the container that docker asked for to the machine that is launched for it.
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
@@ -15,10 +14,10 @@ use runcvm_vmm::launch::{LaunchSpec, MountSpec, terminal};
 use runcvm_vmm::spec::Transport;
 
 use super::{MACHINE, disks, jail, sockets};
-use crate::container::{ContainerSpec, Tmpfs};
-use crate::image::Image;
+use crate::container::{ContainerSpec, Kernel, Tmpfs};
 use crate::network::{Network, dns};
 use crate::options::Display;
+use runcvm_kernels::rootfs::Image;
 
 /// The machine for `container`, whose jail this process is in.
 pub(super) fn launch(container: &ContainerSpec, network: Network) -> Result<LaunchSpec> {
@@ -40,7 +39,11 @@ pub(super) fn launch(container: &ContainerSpec, network: Network) -> Result<Laun
         root_read_only: container.root_read_only,
         cache: options.cache,
         sys_admin: options.sys_admin,
-        kernel: container.kernel.clone().map(OsString::from),
+        kernel: match &container.kernel {
+            Kernel::Default => None,
+            Kernel::Bundle(name) => Some(name.into()),
+            Kernel::OfImage(below) => Some(Path::new(jail::PREFIX).join(below).into()),
+        },
         cpus: container.cpus,
         memory: container.memory,
         huge_pages: options.hugetlb,

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use runcvm_kernels::{ImageError, NoDriver, Part, Prefix, Store, StoreError};
+use runcvm_kernels::{Bundle, ImageError, NoDriver, Part, Prefix, Store, StoreError};
 use runcvm_protocol::MODULES_PATH;
 use thiserror::Error;
 
@@ -32,8 +32,8 @@ pub(crate) struct Kernel {
     pub(crate) initramfs: Vec<InitramfsPart>,
 }
 
-/// Finds the kernel that a user means: a file if it has a slash and is there, else a bundle's
-/// name; the default bundle if nothing was said. `parts` are those that the machine needs.
+/// Finds the kernel that a user means: a file or a bundle's directory if it has a slash and is
+/// there, else a bundle's name; the default bundle if nothing was said. `parts` are those that the machine needs.
 pub(crate) fn resolve(
     prefix: &Prefix,
     wanted: Option<&OsStr>,
@@ -43,6 +43,9 @@ pub(crate) fn resolve(
         && wanted.as_bytes().contains(&b'/')
     {
         let path = Path::new(wanted);
+        if path.is_dir() {
+            return from_bundle(Bundle::open(path)?, parts);
+        }
         if path.exists() {
             return from_image(prefix, path);
         }
@@ -57,7 +60,10 @@ pub(crate) fn resolve(
             name.ok_or_else(|| Error::Name(w.to_string_lossy().into()))
         })
         .transpose()?;
-    let bundle = Store::new(prefix).resolve(name)?;
+    from_bundle(Store::new(prefix).resolve(name)?, parts)
+}
+
+fn from_bundle(bundle: Bundle, parts: &[Part]) -> Result<Kernel, Error> {
     let initramfs = bundle.initramfs(parts)?;
     let archives = initramfs.archives.into_iter().map(InitramfsPart::Archive);
     let modules = InitramfsPart::File {

@@ -12,36 +12,36 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 
 /// A directory with a container's root filesystem.
 #[derive(Debug)]
-pub(crate) struct Image {
+pub struct Image {
     root: OwnedFd,
 }
 
 impl Image {
     /// Opens the directory.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(path, flags, Mode::empty())?;
         Ok(Self { root })
     }
 
     /// Finds what is at `path`, an absolute path of the container, at the end of any links.
-    pub(crate) fn find(&self, path: &Path) -> nix::Result<Found> {
+    pub fn find(&self, path: &Path) -> nix::Result<Found> {
         Found::of(self.open_at(path, OFlag::O_PATH)?)
     }
 
     /// Finds what is at `path` if no part of that is a symbolic link.
-    pub(crate) fn find_plain(&self, path: &Path) -> nix::Result<Found> {
+    pub fn find_plain(&self, path: &Path) -> nix::Result<Found> {
         let plain = ResolveFlag::RESOLVE_NO_SYMLINKS;
         Found::of(self.open_as(path, OFlag::O_PATH, plain)?)
     }
 
     /// Opens the directory at `path` to be read.
-    pub(crate) fn directory(&self, path: &Path) -> nix::Result<OwnedFd> {
+    pub fn directory(&self, path: &Path) -> nix::Result<OwnedFd> {
         self.open_at(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
     }
 
     /// Finds the directory at `path`, made with its parents where they are missing.
-    pub(crate) fn make_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
+    pub fn make_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
         match self.open_at(path, directory) {
             Err(Errno::ENOENT) => {}
@@ -59,14 +59,14 @@ impl Image {
     }
 
     /// `path` is a symbolic link itself.
-    pub(crate) fn is_link(&self, path: &Path) -> bool {
+    pub fn is_link(&self, path: &Path) -> bool {
         let fd = self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW);
         let stat = fd.and_then(fstat);
         stat.is_ok_and(|stat| kind(&stat) == SFlag::S_IFLNK)
     }
 
     /// The first `limit` bytes of the regular file at `path`; `None` if there is no such file.
-    pub(crate) fn read(&self, path: &Path, limit: u64) -> Option<Vec<u8>> {
+    pub fn read(&self, path: &Path, limit: u64) -> Option<Vec<u8>> {
         // A device would do things on being opened, so we look before we do.
         if kind(&self.find(path).ok()?.stat) != SFlag::S_IFREG {
             return None;
@@ -83,7 +83,7 @@ impl Image {
 
     /// The path in the container of what was found, without links; `None` if it has none any
     /// more.
-    pub(crate) fn real_path(&self, found: &Found) -> Option<PathBuf> {
+    pub fn real_path(&self, found: &Found) -> Option<PathBuf> {
         let inside = path_of(found).ok()?;
         let inside = inside.strip_prefix(path_of(self).ok()?).ok()?;
         Some(Path::new("/").join(inside))
@@ -116,7 +116,7 @@ impl AsFd for Image {
 
 /// Something in an image.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub struct Found {
     fd: OwnedFd,
     stat: FileStat,
 }
@@ -128,21 +128,21 @@ impl Found {
     }
 
     /// It is a regular file.
-    pub(crate) fn is_file(&self) -> bool {
+    pub fn is_file(&self) -> bool {
         kind(&self.stat) == SFlag::S_IFREG
     }
 
     /// It is a Unix socket.
-    pub(crate) fn is_socket(&self) -> bool {
+    pub fn is_socket(&self) -> bool {
         kind(&self.stat) == SFlag::S_IFSOCK
     }
 
-    pub(crate) fn is_directory(&self) -> bool {
+    pub fn is_directory(&self) -> bool {
         kind(&self.stat) == SFlag::S_IFDIR
     }
 
     /// Somebody may execute it.
-    pub(crate) fn is_executable(&self) -> bool {
+    pub fn is_executable(&self) -> bool {
         !self.is_directory() && self.stat.st_mode & 0o111 != 0
     }
 }
@@ -154,7 +154,7 @@ impl AsFd for Found {
 }
 
 /// Where the open file `fd` is for this process, a path without links.
-pub(crate) fn path_of(fd: impl AsFd) -> io::Result<PathBuf> {
+pub fn path_of(fd: impl AsFd) -> io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }
 
