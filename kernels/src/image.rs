@@ -13,8 +13,11 @@ use thiserror::Error;
 use crate::compression::{DecompressError, Format};
 use crate::digest;
 
-/// Greatest size of an image and of the vmlinux in it, in bytes.
+/// Greatest size of an image, in bytes: a vmlinux can have debugging symbols.
 const MAX_SIZE: usize = 1 << 30;
+
+/// Greatest size of the vmlinux in a bzImage, which has none.
+const MAX_PAYLOAD: usize = 256 << 20;
 
 /// Why there is no vmlinux to be had.
 #[derive(Debug, Error)]
@@ -37,7 +40,7 @@ pub enum NotAKernel {
     #[error("it is neither an ELF file nor a bzImage")]
     UnknownFormat,
     /// It is larger than any kernel.
-    #[error("it is larger than {MAX_SIZE} bytes")]
+    #[error("it is larger than any kernel")]
     TooLarge,
     /// A bzImage from before 2008.
     #[error("its boot protocol {}.{:02} is older than 2.08", .0 >> 8, .0 & 0xff)]
@@ -54,12 +57,21 @@ pub enum NotAKernel {
     /// What is in the bzImage is no ELF file.
     #[error("what its bzImage holds is not an ELF file")]
     NotElf,
-    /// An ELF file, but not for this machine.
-    #[error("it is not an ELF executable for x86-64")]
+    /// It is for 32-bit processors.
+    #[error("it is for 32-bit processors, but must be for x86-64")]
+    ThirtyTwoBit,
+    /// It is for other processors.
+    #[error("it is for other processors than x86-64")]
     OtherMachine,
-    /// An ELF file that is cut short or has no segments.
+    /// An ELF file, but of something else.
+    #[error("it is an ELF file, but not an executable")]
+    NotExecutable,
+    /// An ELF file that has no segments.
     #[error("its ELF program headers are damaged")]
     BadElf,
+    /// A segment is not all there.
+    #[error("it is cut short: its segments end at {end}, but it has {len} bytes")]
+    CutShort { end: u64, len: u64 },
 }
 
 /// The path of an uncompressed ELF vmlinux for `image`, a bzImage or an ELF vmlinux: the file
@@ -78,7 +90,8 @@ pub fn vmlinux_of(image: &Path, cache: &Path) -> Result<PathBuf, ImageError> {
         file.take(64 * 1024 - 4)
             .read_to_end(&mut head)
             .map_err(read)?;
-        check_elf(&head).map_err(not_a_kernel(image))?;
+        let len = image.metadata().map_err(read)?.len();
+        check_elf(&head, len).map_err(not_a_kernel(image))?;
         return Ok(image.into());
     }
     let bytes = read_image(image)?;
@@ -112,7 +125,7 @@ pub(crate) fn not_a_kernel(path: &Path) -> impl FnOnce(NotAKernel) -> ImageError
 /// The ELF vmlinux in the image `bytes`.
 pub(crate) fn extract(bytes: &[u8]) -> Result<Vec<u8>, NotAKernel> {
     if bytes.starts_with(&ELF_MAGIC) {
-        check_elf(bytes)?;
+        check_elf(bytes, bytes.len() as u64)?;
         let mut vmlinux = bytes.to_vec();
         leave_zeroes_out(&mut vmlinux);
         return Ok(vmlinux);
@@ -127,7 +140,7 @@ pub(crate) fn extract(bytes: &[u8]) -> Result<Vec<u8>, NotAKernel> {
                 .split_last_chunk::<4>()
                 .ok_or(NotAKernel::BadPayload)?;
             let expected = u32::from_le_bytes(*len) as usize;
-            if expected > MAX_SIZE {
+            if expected > MAX_PAYLOAD {
                 return Err(NotAKernel::TooLarge);
             }
             let data = if format == Format::Gzip {
@@ -146,15 +159,25 @@ pub(crate) fn extract(bytes: &[u8]) -> Result<Vec<u8>, NotAKernel> {
     if !vmlinux.starts_with(&ELF_MAGIC) {
         return Err(NotAKernel::NotElf);
     }
-    check_elf(&vmlinux)?;
+    check_elf(&vmlinux, vmlinux.len() as u64)?;
     leave_zeroes_out(&mut vmlinux);
     Ok(vmlinux)
 }
 
-/// The release (`uname -r`) that a bzImage says it is.
+/// The release (`uname -r`) that a bzImage or vmlinux says it is.
 pub(crate) fn release(bytes: &[u8]) -> Option<&str> {
-    let header = SetupHeader::parse(bytes).ok()?;
-    let start = usize::from(header.kernel_version).checked_add(0x200)?;
+    let start = if bytes.starts_with(&ELF_MAGIC) {
+        // What the kernel logs first.
+        const BANNER: &[u8] = b"Linux version ";
+        let at = bytes.windows(BANNER.len() + 1).position(|text| {
+            text.strip_prefix(BANNER)
+                .is_some_and(|rest| rest[0].is_ascii_digit())
+        });
+        at? + BANNER.len()
+    } else {
+        let header = SetupHeader::parse(bytes).ok()?;
+        usize::from(header.kernel_version).checked_add(0x200)?
+    };
     let text = bytes.get(start..bytes.len().min(start + 256))?;
     let end = text.iter().position(|&c| c == b' ' || c == 0)?;
     std::str::from_utf8(&text[..end])
@@ -174,6 +197,10 @@ impl SetupHeader {
     fn parse(bytes: &[u8]) -> Result<Self, NotAKernel> {
         let half = |at| field(bytes, at).map(u16::from_le_bytes);
         let word = |at| field(bytes, at).map(u32::from_le_bytes);
+        // arm64's and RISC-V's (Linux, `Documentation/arch/arm64/booting.rst`).
+        if [Some(*b"ARM\x64"), Some(*b"RSC\x05")].contains(&field(bytes, 56)) {
+            return Err(NotAKernel::OtherMachine);
+        }
         if half(0x1fe) != Some(0xaa55) || field(bytes, 0x202) != Some(*b"HdrS") {
             return Err(NotAKernel::UnknownFormat);
         }
@@ -210,14 +237,15 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
 
-/// `bytes` begin an ELF-64 executable for x86-64 with program headers (System V ABI, "Object
-/// Files").
-fn check_elf(bytes: &[u8]) -> Result<(), NotAKernel> {
+/// `bytes` begin an ELF-64 executable for x86-64 of `len` bytes in all, which has all of its
+/// segments (System V ABI, "Object Files").
+fn check_elf(bytes: &[u8], len: u64) -> Result<(), NotAKernel> {
     let half = |at| field(bytes, at).map(u16::from_le_bytes);
-    let class_and_data = field::<2>(bytes, 4);
-    let executable = matches!(half(16), Some(2 | 3));
-    if class_and_data != Some([2, 1]) || !executable || half(18) != Some(62) {
-        return Err(NotAKernel::OtherMachine);
+    match (field::<2>(bytes, 4), half(18), half(16)) {
+        (Some([1, _]), ..) => return Err(NotAKernel::ThirtyTwoBit),
+        (Some([2, 1]), Some(62), Some(2 | 3)) => {}
+        (Some([2, 1]), Some(62), _) => return Err(NotAKernel::NotExecutable),
+        _ => return Err(NotAKernel::OtherMachine),
     }
     let table = || {
         let start = usize::try_from(u64::from_le_bytes(field(bytes, 32)?)).ok()?;
@@ -226,7 +254,14 @@ fn check_elf(bytes: &[u8]) -> Result<(), NotAKernel> {
         (size == 56 && count > 0).then_some(())?;
         bytes.get(start..start.checked_add(len)?)
     };
-    table().map(|_| ()).ok_or(NotAKernel::BadElf)
+    for header in table().ok_or(NotAKernel::BadElf)?.chunks_exact(56) {
+        let word = |at| field(header, at).map_or(0, u64::from_le_bytes);
+        let end = word(8).checked_add(word(32)).ok_or(NotAKernel::BadElf)?;
+        if end > len {
+            return Err(NotAKernel::CutShort { end, len });
+        }
+    }
+    Ok(())
 }
 
 /// Shortens what is loaded of a vmlinux: the end of a segment that is all zeroes need not be

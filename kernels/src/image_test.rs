@@ -76,10 +76,8 @@ fn zeroes_at_the_end_of_a_segment_are_not_loaded() {
         (b"abc", 1, 3, 3),
         (b"\0\0\0", 1, 3, 0),
         (b"", 1, 0, 0),
-        // Not loaded, and cut short: left as they are.
+        // Not loaded: left as it is.
         (b"a\0\0", 4, 3, 3),
-        (b"a\0\0", 1, 4, 4),
-        (b"a\0\0", 1, u64::MAX, u64::MAX),
     ] {
         let extracted = extract(&elf(content, kind, size)).unwrap();
         assert_eq!(
@@ -129,6 +127,19 @@ fn what_is_no_kernel_is_said_in_one_sentence() {
     };
     let mut arm = elf.clone();
     arm[18] = 183;
+    let mut small = elf.clone();
+    small[4] = 1;
+    let mut object = elf.clone();
+    object[16] = 1;
+    let mut segment = elf.clone();
+    segment[64 + 32..64 + 40].copy_from_slice(&5000_u64.to_le_bytes());
+    let mut wild = elf.clone();
+    wild[64 + 8..64 + 40].fill(0xff);
+    let mut image_of_arm = vec![0; 0x300];
+    image_of_arm[56..60].copy_from_slice(b"ARM\x64");
+    let mut bomb = payload(Format::Xz, &elf);
+    let len = bomb.len();
+    bomb[len - 4..].fill(0xff);
     let mut long = payload(Format::Xz, &elf);
     let len = long.len();
     long[len - 4..].copy_from_slice(&5000_u32.to_le_bytes());
@@ -152,7 +163,17 @@ fn what_is_no_kernel_is_said_in_one_sentence() {
         ),
         (bz_image(&long, "1"), "has 1120 bytes but should have 5000"),
         (bz_image(&short, "1"), "more than 10 bytes"),
-        (arm, "not an ELF executable for x86-64"),
+        (bz_image(&bomb, "1"), "it is larger than any kernel"),
+        (arm, "for other processors than x86-64"),
+        (image_of_arm, "for other processors than x86-64"),
+        (
+            bz_image(&payload(Format::Zstd, &small), "1"),
+            "for 32-bit processors",
+        ),
+        (small, "for 32-bit processors"),
+        (object, "not an executable"),
+        (segment, "its segments end at 5000, but it has 1120 bytes"),
+        (wild, "program headers are damaged"),
         (elf[..100].to_vec(), "program headers are damaged"),
     ];
     let dir = tempfile::tempdir().unwrap();
@@ -171,6 +192,47 @@ fn what_is_no_kernel_is_said_in_one_sentence() {
     );
     let error = vmlinux_of(dir.path(), dir.path()).unwrap_err();
     assert!(error.to_string().starts_with("cannot read the kernel"));
+}
+
+#[test]
+fn a_kernel_that_is_cut_short_anywhere_is_said_in_one_sentence() {
+    let mut elf = tiny_elf(600);
+    elf[64 + 32..64 + 40].copy_from_slice(&720_u64.to_le_bytes());
+    let images = FORMATS.map(|format| {
+        let mut image = bz_image(&payload(format, &elf), "1");
+        image.truncate(image.len() - 64);
+        image
+    });
+    for image in images.iter().chain([&elf]) {
+        for len in 0..image.len() {
+            let error = extract(&image[..len]).expect_err("cut short").to_string();
+            assert!(!error.contains('\n'), "{len} of {}: {error}", image.len());
+        }
+    }
+}
+
+#[test]
+fn a_bomb_is_stopped_in_time() {
+    let zeroes = vec![0; 32 << 20];
+    for format in [Format::Gzip, Format::Xz, Format::Lz4, Format::Zstd] {
+        let mut payload = compress(format, &zeroes);
+        payload.extend(1000_u32.to_le_bytes());
+        let error = extract(&bz_image(&payload, "1")).unwrap_err().to_string();
+        assert!(
+            error.contains("more than 1000 bytes"),
+            "{format:?}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_vmlinux_says_its_release() {
+    let mut elf = tiny_elf(100);
+    assert_eq!(release(&elf), None);
+    elf.extend(b"Linux version %s (%s)\nLinux version 6.12.1-own (me@there) #1\0");
+    assert_eq!(release(&elf), Some("6.12.1-own"));
+    elf.extend(b"Linux version 7");
+    assert_eq!(release(&tiny_elf(0)), None);
 }
 
 proptest! {
@@ -195,9 +257,12 @@ proptest! {
         if !keep_header {
             image[0x208..0x268].copy_from_slice(&header);
         }
-        let at = at.index(image.len());
-        image[at] = value;
-        let _ = extract(&image);
-        let _ = release(&image);
+        let mut elf = tiny_elf(filler);
+        for bytes in [&mut image, &mut elf] {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            let _ = extract(bytes);
+            let _ = release(bytes);
+        }
     }
 }

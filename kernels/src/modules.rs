@@ -32,6 +32,13 @@ pub enum ModuleError {
     /// A module could not be decompressed.
     #[error("the module {0} is damaged")]
     Damaged(String, #[source] DecompressError),
+    /// A module is of another kernel.
+    #[error("the module {module} is for the kernel {found}, not for {expected}")]
+    OtherKernel {
+        module: String,
+        found: String,
+        expected: String,
+    },
     /// A module is no ELF file.
     #[error("the module {0} is damaged: it is not an ELF file")]
     NotElf(String),
@@ -142,9 +149,27 @@ impl ModuleTree {
         if !module.starts_with(b"\x7fELF") {
             return Err(ModuleError::NotElf(name.into()));
         }
+        let expected = self.root.file_name().unwrap_or_default();
+        if let Some(found) = release_of(&module)
+            && *found != *expected.as_encoded_bytes()
+        {
+            return Err(ModuleError::OtherKernel {
+                module: name.into(),
+                found: String::from_utf8_lossy(found).into(),
+                expected: expected.display().to_string(),
+            });
+        }
         module.truncate(unsigned_length(&module));
         Ok(module)
     }
+}
+
+/// The release of the kernel that a module is for, if it says so in its section `.modinfo`.
+fn release_of(module: &[u8]) -> Option<&[u8]> {
+    const FIELD: &[u8] = b"\0vermagic=";
+    let at = module.windows(FIELD.len()).position(|text| text == FIELD)?;
+    let value = module.get(at + FIELD.len()..)?;
+    value.split(|&byte| byte == b' ' || byte == 0).next()
 }
 
 /// The length of a module without the signature that may follow it: its data, 12 bytes of

@@ -26,6 +26,29 @@ pub(crate) fn tree(modules: &[(&str, &[&str])], built_in: &[&str]) -> (TempDir, 
 }
 
 #[test]
+fn a_module_is_of_its_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("6.1");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("modules.dep"), "a.ko:\nb.ko:\nc.ko:\n").unwrap();
+    fs::write(root.join("a.ko"), "\x7fELF\0vermagic=6.1 SMP mod_unload\0").unwrap();
+    fs::write(root.join("b.ko"), "\x7fELF\0vermagic=6.12 SMP\0").unwrap();
+    fs::write(root.join("c.ko"), "\x7fELF").unwrap();
+    let tree = ModuleTree::read_index(root).unwrap();
+    assert!(tree.read("a").is_ok() && tree.read("c").is_ok());
+    let error = tree.read("b").unwrap_err().to_string();
+    assert_eq!(error, "the module b is for the kernel 6.12, not for 6.1");
+}
+
+#[test]
+fn a_module_that_is_a_bomb_is_damaged() {
+    let (dir, tree) = tree(&[("a", &[])], &[]);
+    let bomb = compress(Format::Xz, &vec![0; MAX_MODULE + 1]);
+    fs::write(dir.path().join("kernel/a.ko.xz"), bomb).unwrap();
+    assert!(matches!(tree.read("a"), Err(ModuleError::Damaged(..))));
+}
+
+#[test]
 fn dependencies_are_loaded_first_and_once() {
     let (_dir, tree) = tree(
         &[
