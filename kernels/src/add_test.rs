@@ -3,8 +3,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::compression::Format;
 use crate::image::tests::{bz_image, payload, tiny_elf};
-use crate::import::deb::tests::{CONTROL, package};
-use crate::import::{deb, files};
+use crate::import::deb::tests::{CONTROL, package_of};
+use crate::import::{files, package};
 use crate::manifest::FORMAT;
 use crate::prefix::Prefix;
 
@@ -40,8 +40,8 @@ impl Fixture {
             ("./lib/modules/1.0-amd64/modules.builtin", b""),
         ];
         let path = self.dir.path().join("p.deb");
-        fs::write(&path, package(CONTROL, files, Format::Xz)).unwrap();
-        let unpack = |import: &mut Import| deb::unpack(&path, import);
+        fs::write(&path, package_of(CONTROL, files, Format::Xz)).unwrap();
+        let unpack = |import: &mut Import| package::unpack(&path, import);
         let steps = &mut self.steps;
         add(&self.store, None, unpack, &mut |step| {
             steps.push(step.into())

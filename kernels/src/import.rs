@@ -12,9 +12,12 @@ use crate::modules::ModuleError;
 use crate::name::is_component;
 
 pub mod apt;
-pub mod deb;
+pub(crate) mod deb;
 pub mod files;
 pub mod image;
+pub mod package;
+mod pkginfo;
+mod rpm;
 
 /// A kernel, taken apart into a directory:
 ///
@@ -50,13 +53,13 @@ pub enum ImportError {
     #[error("cannot write {}", .0.display())]
     Write(PathBuf, #[source] io::Error),
     /// The input is no package.
-    #[error("{} is not a Debian package: {reason}", .path.display())]
+    #[error("{} is not a package of a distribution: {reason}", .path.display())]
     NotAPackage { path: PathBuf, reason: String },
     /// A part of the package could not be decompressed.
     #[error("{} is damaged", .0.display())]
     Compression(PathBuf, #[source] DecompressError),
     /// The package is for other machines.
-    #[error("{} is for {architecture}, but must be for amd64", .path.display())]
+    #[error("{} is for {architecture}, but must be for x86-64", .path.display())]
     Architecture { path: PathBuf, architecture: String },
     /// The package holds something that no package should.
     #[error("{} is unacceptable: {reason}", .path.display())]
@@ -68,7 +71,7 @@ pub enum ImportError {
     #[error("no kernel image (boot/vmlinuz-RELEASE) is in {0}")]
     NoImage(String),
     /// The kernel image does not say what release it is.
-    #[error("the kernel {} does not say of which release it is: it is not a bzImage", .0.display())]
+    #[error("the kernel {} does not say of which release it is", .0.display())]
     NoRelease(PathBuf),
     /// The modules are of no use.
     #[error(transparent)]

@@ -42,7 +42,8 @@ fn a_kernel_of_an_image_becomes_a_bundle_once() {
 #[test]
 fn a_kernel_that_is_of_no_use_leaves_nothing_behind() {
     let cache = tempfile::tempdir().unwrap();
-    let spoil: [(fn(&Path), &str); 6] = [
+    type Spoil = fn(&Path);
+    let spoil: [(Spoil, &str); 6] = [
         (
             |root| fs::write(root.join("vmlinuz"), "x").unwrap(),
             "does not say of which release",

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use runcvm_kernels::add::is_current;
 use runcvm_kernels::build::{self, Progress};
-use runcvm_kernels::import::{Import, ImportError, apt, deb, files, image};
+use runcvm_kernels::import::{Import, ImportError, apt, files, image, package};
 use runcvm_kernels::{Added, Bundle, BundleName, Prefix, Store, add};
 
 /// Manage the kernels that runcvm's machines boot
@@ -74,28 +74,31 @@ enum Command {
 Examples:
   runcvm-kernels add debian
   runcvm-kernels add debian --version 6.12.117+deb12-amd64
-  runcvm-kernels add --deb linux-image-6.12.117+deb12-amd64_6.12.117-1_amd64.deb
+  runcvm-kernels add --package linux-image-6.12.117+deb12-amd64_6.12.117-1_amd64.deb
+  runcvm-kernels add --package linux-virt-6.12.9-r0.apk
+  runcvm-kernels add --package kernel-uek-core-….rpm kernel-uek-modules-….rpm
+  runcvm-kernels add --image rootfs
   runcvm-kernels add --vmlinuz arch/x86/boot/bzImage --modules out/lib/modules/6.12.9 \\
       --config .config --name own/6.12.9")]
-#[command(group = ArgGroup::new("input").required(true).args(["distribution", "deb", "vmlinuz", "image"]))]
+#[command(group = ArgGroup::new("input").required(true).args(["distribution", "package", "vmlinuz", "image"]))]
 #[group(skip)]
 struct AddArgs {
     /// Whose newest kernel to download with the host's apt: 6.12 if it has it, else 6.1
     distribution: Option<Distribution>,
     /// Only a kernel of this release or series, such as 6.12.117+deb12-amd64 or 6.1
-    #[arg(long, requires = "distribution", conflicts_with_all = ["deb", "vmlinuz", "image"])]
+    #[arg(long, requires = "distribution", conflicts_with_all = ["package", "vmlinuz", "image"])]
     version: Option<String>,
-    /// Debian packages that together hold a kernel
-    #[arg(long, value_name = "FILE", num_args = 1..)]
-    deb: Vec<PathBuf>,
+    /// Packages that together hold a kernel: .deb, .rpm, .apk or Arch's
+    #[arg(long, value_name = "FILE", num_args = 1.., visible_alias = "deb")]
+    package: Vec<PathBuf>,
     /// A kernel image: a bzImage or an ELF vmlinux
     #[arg(long, value_name = "FILE", requires_all = ["modules", "name"])]
     vmlinuz: Option<PathBuf>,
     /// Its modules: a directory lib/modules/RELEASE, or one that holds it
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["distribution", "deb", "image"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["distribution", "package", "image"])]
     modules: Option<PathBuf>,
     /// Its configuration
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["distribution", "deb", "image"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["distribution", "package", "image"])]
     config: Option<PathBuf>,
     /// A root filesystem that has a kernel where its distribution keeps it
     #[arg(long, value_name = "ROOTFS")]
@@ -195,8 +198,8 @@ fn add_kernel(store: &Store, args: &AddArgs) -> Result<()> {
         }
         _ => add_import(store, name, |import| {
             eprintln!("Unpacking");
-            let mut packages = args.deb.iter();
-            packages.try_for_each(|path| deb::unpack(path, import))
+            let mut packages = args.package.iter();
+            packages.try_for_each(|path| package::unpack(path, import))
         }),
     }
 }
@@ -228,9 +231,9 @@ fn add_from_apt(
     add_import(store, Some(&name), |import| {
         let megabytes = candidate.size.div_ceil(1_000_000);
         eprintln!("Downloading {} ({megabytes} MB)", candidate.package);
-        let (_dir, package) = apt::download(&candidate)?;
+        let (_dir, file) = apt::download(&candidate)?;
         eprintln!("Unpacking");
-        deb::unpack(&package, import)
+        package::unpack(&file, import)
     })
 }
 
@@ -241,6 +244,11 @@ fn add_import(
 ) -> Result<()> {
     let added = add(store, name, unpack, &mut |step| eprintln!("{step}"))?;
     report(&added);
+    let (Added::New(name) | Added::Replaced(name) | Added::Unchanged(name)) = added;
+    let missing = store.resolve(Some(&name.to_string()))?.manifest.missing;
+    if !missing.is_empty() {
+        println!("It has no {}", missing.join(", no "));
+    }
     Ok(())
 }
 
@@ -383,7 +391,8 @@ mod tests {
             "debian",
             "debian-cloud --version 6.1",
             "debian --name own/1",
-            "--deb a.deb b.deb",
+            "--package a.deb b.deb",
+            "--deb a.deb",
             "--vmlinuz v --modules m --name own/1",
             "--vmlinuz v --modules m --config c --name own/1",
             "--image r",

@@ -18,7 +18,7 @@ const PREFERRED: [&str; 3] = ["6.12", "6.1", ""];
 pub enum AptError {
     /// The host has no apt.
     #[error(
-        "{0} is not installed; on a host that is not Debian give the package with --deb, or a \
+        "{0} is not installed; on a host that is not Debian give packages with --package, or a \
          kernel with --vmlinuz and --modules"
     )]
     NoApt(&'static str),

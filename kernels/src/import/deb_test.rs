@@ -1,9 +1,15 @@
+use std::fs;
+
+use tar::EntryType;
+
 use super::*;
+use crate::compression::Format;
 use crate::compression::tests::compress;
+use crate::import::package;
 
 /// A package with these control data and these files, of which `data` are compressed like
 /// this. The file names are written as they are.
-pub(crate) fn package(control: &str, files: &[(&str, &[u8])], data: Format) -> Vec<u8> {
+pub(crate) fn package_of(control: &str, files: &[(&str, &[u8])], data: Format) -> Vec<u8> {
     let control = tar_of(&[("./control", control.as_bytes())]);
     let members = [
         ("debian-binary", b"2.0\n".to_vec()),
@@ -18,7 +24,7 @@ pub(crate) fn package(control: &str, files: &[(&str, &[u8])], data: Format) -> V
     builder.into_inner().unwrap()
 }
 
-fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_ustar();
@@ -45,7 +51,7 @@ fn import(bytes: &[u8]) -> (tempfile::TempDir, Result<Import, ImportError>) {
     let target = dir.path().join("target");
     fs::create_dir(&target).unwrap();
     let mut import = Import::new(&target);
-    let result = unpack(&path, &mut import).map(|()| import);
+    let result = package::unpack(&path, &mut import).map(|()| import);
     (dir, result)
 }
 
@@ -61,7 +67,7 @@ fn image_configuration_and_modules_are_taken_and_nothing_else() {
         ("./usr/share/doc/x", b"doc"),
     ];
     for format in [Format::Xz, Format::Zstd, Format::Gzip, Format::None] {
-        let (dir, import) = import(&package(CONTROL, files, format));
+        let (dir, import) = import(&package_of(CONTROL, files, format));
         let import = import.unwrap();
         assert_eq!(import.check().unwrap(), "1-amd64");
         assert_eq!(fs::read(import.image()).unwrap(), b"kernel");
@@ -85,9 +91,9 @@ fn nothing_is_written_outside() {
         "./lib/modules/1-amd64/../../../../evil",
         "./lib/modules/../evil",
         "./lib/modules/.hidden/evil",
-        "./boot/vmlinuz-latest",
+        "./boot/vmlinuz-1..\n",
     ] {
-        let (dir, result) = import(&package(CONTROL, &[(name, b"x")], Format::Gzip));
+        let (dir, result) = import(&package_of(CONTROL, &[(name, b"x")], Format::Gzip));
         let error = result.unwrap_err();
         assert!(
             matches!(error, ImportError::Hostile { .. }),
@@ -111,18 +117,24 @@ fn what_is_no_kernel_package_is_said() {
     ];
     let arm = CONTROL.replace("Architecture: amd64", "Architecture: arm64");
     for (bytes, expected) in [
-        (b"hello".to_vec(), "is not a Debian package"),
-        (Vec::new(), "is not a Debian package"),
         (
-            package(&arm, kernel, Format::Xz),
-            "is for arm64, but must be for amd64",
+            b"hello".to_vec(),
+            "is not a package of a distribution: it is neither",
         ),
         (
-            package(CONTROL, two, Format::Xz),
+            Vec::new(),
+            "is not a package of a distribution: it is neither",
+        ),
+        (
+            package_of(&arm, kernel, Format::Xz),
+            "is for arm64, but must be for x86-64",
+        ),
+        (
+            package_of(CONTROL, two, Format::Xz),
             "files of two kernels, 1-amd64 and 2-amd64",
         ),
         (
-            package("Architecture: amd64\n", kernel, Format::Xz),
+            package_of("Architecture: amd64\n", kernel, Format::Xz),
             "have no Package",
         ),
     ] {
@@ -130,7 +142,7 @@ fn what_is_no_kernel_package_is_said() {
         assert!(error.contains(expected), "{error}");
     }
     let check = |files| {
-        let (_dir, import) = import(&package(CONTROL, files, Format::Xz));
+        let (_dir, import) = import(&package_of(CONTROL, files, Format::Xz));
         import.unwrap().check().unwrap_err().to_string()
     };
     assert!(check(&[]).contains("no kernel image"));
@@ -140,7 +152,7 @@ fn what_is_no_kernel_package_is_said() {
 #[test]
 fn a_package_that_is_cut_short_is_an_error() {
     let files: &[(&str, &[u8])] = &[("./boot/vmlinuz-1-amd64", &[7; 5000])];
-    let whole = package(CONTROL, files, Format::Xz);
+    let whole = package_of(CONTROL, files, Format::Xz);
     for len in (0..whole.len() - 8).step_by(7) {
         assert!(import(&whole[..len]).1.is_err(), "{len} of {}", whole.len());
     }
