@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 KERNELS := RUNCVM_HOME=target/runcvm target/runcvm/bin/runcvm-kernels
-SCRIPTS := install .ci/run $(addprefix packaging/,dist place setup deb/postinst deb/prerm) tests/demo/run \
+SCRIPTS := install .ci/run $(addprefix packaging/,check dist place setup deb/postinst deb/prerm) tests/demo/run \
 	$(addprefix tests/lab/,image prepare run) tests/rootfs/build tests/run \
 	$(addprefix tests/docker/,disk images/build prelude.sh run)
 
@@ -61,8 +61,9 @@ lint: ## formatting, clippy, shellcheck, and dependencies if cargo-deny is insta
 install: ## install to /opt/runcvm, or to PREFIX=…
 	./install $(PREFIX)
 
-dist: build ## make a tarball and a Debian package in target/dist
+dist: build ## make a tarball and a Debian package in target/dist, and try both in the lab
 	packaging/dist
+	packaging/check
 
 fuzz: ## property tests with many more cases: CASES=20000
 	PROPTEST_CASES=$(CASES) cargo test --release --workspace --exclude runcvm-tests

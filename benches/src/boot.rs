@@ -1,40 +1,51 @@
-//! The boot benchmark: time from starting a monitor to the first line of the guest's PID 1,
-//! and to the monitor's end.
+//! The boot benchmark: from the start of a monitor to the guest's first command, and to the
+//! monitor's end.
 
-use std::io::{BufRead, BufReader, PipeReader};
+mod chart;
+mod entries;
+mod once;
+
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use runcvm_kernels::{Prefix, Store};
-use serde::Serialize;
+use serde_json::json;
 
-use crate::monitor::{self, Guest, Monitor};
-use crate::stats::Summary;
-use crate::watchdog::Watchdog;
+use crate::figures::{Figures, Series};
+use crate::host::Host;
+use crate::monitor::{self, Guest};
+use crate::progress::Progress;
+use once::{Boot, Look, boot};
 
-/// What the guest's PID 1 prints.
-const READY: &str = "runcvm-bench: ready";
-
-/// Longer than any boot, even on an emulated host.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// What is told of every boot, in order: when the guest was first entered, when its kernel
+/// started its clock, when its PID 1 and the command of that said a word, when PID 1 had waited
+/// for the command, and when the monitor was gone.
+const CLOCKS: [&str; 6] = [
+    "first KVM entry",
+    "kernel",
+    "PID 1",
+    "command",
+    "exit",
+    "gone",
+];
 
 /// Boot the same kernel and initramfs under each monitor, in turn, and compare
 ///
-/// The guest's PID 1 prints one line on the serial port and powers off. Every round starts
-/// each monitor once, so that a noisy moment of the host falls on all of them.
+/// The guest's PID 1 runs a command, and powers off. Every round starts each monitor once, so
+/// that a noisy moment of the host falls on all of them. As root, KVM's tracepoints tell of the
+/// first entry and of exits for all monitors alike.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   runcvm-bench boot
-  runcvm-bench boot --vmm runcvm,qemu-microvm -n 20
+  runcvm-bench boot --vmm runcvm,qemu-microvm -n 20 --svg boot.svg
   runcvm-bench boot --kernel debian-cloud --cpus 4 --memory 1024 --json boot.json")]
 pub(crate) struct Options {
     /// Monitors to compare, separated by commas
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "runcvm,runcvm-mmio,qemu-microvm"
+        default_value = "runcvm,runcvm-mmio,qemu-microvm,qemu-q35,firecracker,cloud-hypervisor"
     )]
     vmm: Vec<String>,
     /// Kernel: the name of an installed bundle
@@ -49,27 +60,15 @@ pub(crate) struct Options {
     /// Rounds, after one that does not count
     #[arg(short = 'n', long, default_value_t = 10)]
     rounds: usize,
+    /// Three rounds
+    #[arg(long, conflicts_with = "rounds")]
+    quick: bool,
     /// Also write the figures as JSON to this file
     #[arg(long)]
     json: Option<PathBuf>,
-}
-
-/// Times of one boot in milliseconds since the monitor was started.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Times {
-    /// The guest's PID 1 printed its line.
-    init: f64,
-    /// The monitor's process was gone.
-    gone: f64,
-}
-
-/// All boots of one monitor.
-#[derive(Debug, Serialize)]
-struct Series {
-    monitor: &'static str,
-    boots: Vec<Times>,
-    init: Option<Summary>,
-    gone: Option<Summary>,
+    /// Also draw a chart, as SVG, to this file
+    #[arg(long)]
+    svg: Option<PathBuf>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -85,31 +84,57 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         cpus: options.cpus,
         memory_mib: options.memory,
     };
-    let mut series: Vec<Series> = monitors.iter().map(|m| Series::new(m.name())).collect();
-    for round in 0..=options.rounds {
-        for (monitor, series) in monitors.iter().zip(&mut series) {
-            eprint!(
-                "\rround {round} of {}: {:<14}",
-                options.rounds,
-                monitor.name()
-            );
-            let times = boot(monitor.as_ref(), &guest)
-                .with_context(|| format!("a boot by {} failed", monitor.name()))?;
+    let trace = match entries::Entries::start() {
+        Ok(_) => true,
+        Err(error) => {
+            eprintln!("runcvm-bench: exits are not counted: {error:#}");
+            false
+        }
+    };
+    let rounds = if options.quick { 3 } else { options.rounds };
+    let mut progress = Progress::new((rounds + 1) * monitors.len());
+    let mut boots: Vec<(Vec<Boot>, u64)> = monitors.iter().map(|_| Default::default()).collect();
+    for round in 0..=rounds {
+        for (monitor, (boots, memory)) in monitors.iter().zip(&mut boots) {
+            progress.step(monitor.name());
             // The first round warms the page cache.
-            if round > 0 {
-                series.boots.push(times);
+            let is_first = round == 0;
+            let look = Look {
+                trace,
+                memory: is_first,
+            };
+            let (boot, bytes) = boot(monitor.as_ref(), &guest, look)
+                .with_context(|| format!("a boot by {} failed", monitor.name()))?;
+            if is_first {
+                *memory = bytes;
+            } else {
+                boots.push(boot);
             }
         }
     }
-    eprintln!("\r{:40}\r", "");
-    series.iter_mut().for_each(Series::summarise);
+    drop(progress);
+    let series = monitors.iter().zip(&boots);
+    let figures = Figures {
+        benchmark: "boot".into(),
+        host: Host::look(),
+        settings: json!({
+            "kernel": format!("{} {}", bundle.name, bundle.version),
+            "cpus": options.cpus,
+            "memory_mib": options.memory,
+        }),
+        series: series
+            .map(|(monitor, (boots, memory))| series_of(monitor.name(), boots, *memory))
+            .collect(),
+    };
+    println!("{}", figures.host);
     println!(
-        "{} {}, {} vCPU, {} MiB; milliseconds from starting the monitor",
+        "{} {}, {} vCPU, {} MiB; medians since the start of the monitor, in ms",
         bundle.name, bundle.version, options.cpus, options.memory
     );
-    print_table(&series);
-    if let Some(path) = &options.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&series)?)
+    print!("{}", table(&figures));
+    figures.write(options.json.as_deref())?;
+    if let Some(path) = &options.svg {
+        std::fs::write(path, chart::svg(&figures))
             .with_context(|| format!("{} could not be written", path.display()))?;
     }
     Ok(())
@@ -127,77 +152,67 @@ fn initramfs_with(init: &[u8]) -> Vec<u8> {
     archive.finish()
 }
 
-fn boot(monitor: &dyn Monitor, guest: &Guest) -> Result<Times> {
-    let (reader, writer) = std::io::pipe()?;
-    let start = Instant::now();
-    let mut started = monitor.start(guest, writer)?;
-    let waited = wait_for_ready(reader, start, started.process.id());
-    if waited.is_err() {
-        let _ = started.process.kill();
+fn series_of(name: &str, boots: &[Boot], memory: u64) -> Series {
+    let mut series = Series::new(name);
+    for (index, clock) in CLOCKS.into_iter().enumerate() {
+        let values = boots.iter().filter_map(|boot| boot.clocks[index]);
+        series.add(clock, "ms", values.collect());
     }
-    let status = started.process.wait()?;
-    drop(started.control);
-    let times = Times {
-        init: waited?,
-        gone: milliseconds(start),
-    };
-    if !status.success() {
-        bail!("it ended with {status}");
+    let counts = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    series.add("CPU", "ms", boots.iter().map(|b| b.usage.cpu).collect());
+    let faults = boots.iter().map(|boot| f64::from(boot.usage.faults));
+    series.add("page faults", "", faults.collect());
+    series.add("memory", "KiB", vec![counts(memory / 1024)]);
+    let exits = || boots.iter().filter_map(|boot| boot.exits.as_ref());
+    let to_host = exits().map(|exits| counts(exits.to_host));
+    series.add("exits", "", to_host.collect());
+    let to_monitor = exits().map(|e| counts(e.to_monitor.iter().map(|(_, n)| n).sum()));
+    series.add("exits to the monitor", "", to_monitor.collect());
+    for (reason, _) in exits().next().map_or(&[][..], |exits| &exits.to_monitor) {
+        let of_reason = exits().filter_map(|exits| {
+            let found = exits.to_monitor.iter().find(|(name, _)| name == reason);
+            found.map(|(_, count)| counts(*count))
+        });
+        series.add(format!("exits for {reason}"), "", of_reason.collect());
     }
-    Ok(times)
+    series
 }
 
-/// Milliseconds until the guest's line; reads on until the serial port closes, so that the
-/// monitor never waits for a reader.
-fn wait_for_ready(reader: PipeReader, start: Instant, pid: u32) -> Result<f64> {
-    let watchdog = Watchdog::new(pid, PATIENCE);
-    let mut log = String::new();
-    let mut ready = None;
-    for line in BufReader::new(reader).lines() {
-        let line = line?;
-        if ready.is_none() && line.contains(READY) {
-            ready = Some(milliseconds(start));
+/// Two tables: when what began, and what it cost.
+fn table(figures: &Figures) -> String {
+    const NAME: usize = 18;
+    let mut text = format!("{:NAME$}{:>5}", "", "runs");
+    for clock in CLOCKS {
+        text += &format!("{clock:>17}");
+    }
+    text += &format!("{:>20}\n", "command: spread");
+    for series in &figures.series {
+        let command = series.summary("command");
+        text += &format!("{:NAME$}{:>5}", series.name, command.map_or(0, |c| c.runs));
+        for clock in CLOCKS {
+            text += &match series.summary(clock) {
+                Some(summary) => format!("{:>17.1}", summary.median),
+                None => format!("{:>17}", "-"),
+            };
         }
-        log.push_str(&line);
-        log.push('\n');
+        let spread = command.map(|c| format!("{:.1}-{:.1}", c.min, c.max));
+        text += &format!("{:>20}\n", spread.unwrap_or_default());
     }
-    drop(watchdog);
-    ready.with_context(|| format!("the guest's PID 1 said nothing; its serial port:\n{log}"))
-}
-
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
-}
-
-impl Series {
-    fn new(monitor: &'static str) -> Self {
-        Self {
-            monitor,
-            boots: Vec::new(),
-            init: None,
-            gone: None,
-        }
+    text += "\n";
+    for series in &figures.series {
+        let costs = series
+            .metrics
+            .iter()
+            .filter(|m| !CLOCKS.contains(&&*m.name));
+        let costs = costs.map(|metric| {
+            let text = format!(
+                "{} {:.0} {}",
+                metric.name, metric.summary.median, metric.unit
+            );
+            text.trim_end().to_owned()
+        });
+        let costs: Vec<_> = costs.collect();
+        text += &format!("{:NAME$}{}\n", series.name, costs.join(", "));
     }
-
-    fn summarise(&mut self) {
-        let of =
-            |time: fn(&Times) -> f64| Summary::of(&self.boots.iter().map(time).collect::<Vec<_>>());
-        (self.init, self.gone) = (of(|t| t.init), of(|t| t.gone));
-    }
-}
-
-fn print_table(series: &[Series]) {
-    println!(
-        "{:<14} {:>5}  {:>8} {:>8} {:>8} {:>8}  {:>9}",
-        "", "runs", "min", "median", "p99", "max", "gone"
-    );
-    for row in series {
-        let (Some(init), Some(gone)) = (row.init, row.gone) else {
-            continue;
-        };
-        println!(
-            "{:<14} {:>5}  {:>8.1} {:>8.1} {:>8.1} {:>8.1}  {:>9.1}",
-            row.monitor, init.runs, init.min, init.median, init.p99, init.max, gone.median
-        );
-    }
+    text
 }

@@ -10,11 +10,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::Serialize;
+use serde_json::json;
 
+use crate::figures::{Figures, Series};
 use crate::host::Host;
 use crate::progress::Progress;
-use crate::stats::Summary;
 use memory::{Idle, docker};
 use phases::{PHASES, Times};
 use run::Job;
@@ -57,7 +57,7 @@ pub(crate) struct Options {
 }
 
 /// All figures.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Report {
     host: Host,
     docker: String,
@@ -65,18 +65,16 @@ pub(crate) struct Report {
     command: Vec<String>,
     at_once: u8,
     cold: bool,
-    runtimes: Vec<Series>,
+    runtimes: Vec<Found>,
 }
 
-/// Those of one runtime.
-#[derive(Debug, Serialize)]
-struct Series {
-    runtime: String,
-    /// Milliseconds from `docker run` to each phase's begin.
-    phases: BTreeMap<&'static str, Summary>,
-    /// Those of each container.
-    runs: Vec<BTreeMap<&'static str, f64>>,
-    idle: Option<Idle>,
+/// What was found of one runtime.
+#[derive(Debug)]
+struct Found {
+    /// With the milliseconds from `docker run` to each phase's begin.
+    series: Series,
+    runs: usize,
+    idle: Idle,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -108,12 +106,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             }
         }
     }
-    let mut series = Vec::new();
+    let mut found = Vec::new();
     for (runtime, runs) in runtimes.into_iter().zip(runs) {
         progress.step(&format!("memory of {runtime}"));
         let idle = Idle::measure(&runtime, &options.image)
             .with_context(|| format!("runtime {runtime}"))?;
-        series.push(Series::new(runtime, &runs, Some(idle)));
+        found.push(Found::new(runtime, &runs, idle));
     }
     drop(progress);
     let report = Report {
@@ -123,14 +121,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         command: options.command.clone(),
         at_once: options.at_once,
         cold: options.cold,
-        runtimes: series,
+        runtimes: found,
     };
     print!("{report}");
-    if let Some(path) = &options.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&report)?)
-            .with_context(|| format!("{} could not be written", path.display()))?;
-    }
-    Ok(())
+    report.figures().write(options.json.as_deref())
 }
 
 /// The runtimes that docker knows, or those of them that are wanted.
@@ -152,21 +146,45 @@ fn chosen(wanted: &[String]) -> Result<Vec<String>> {
     }
 }
 
-impl Series {
-    fn new(runtime: String, runs: &[Times], idle: Option<Idle>) -> Self {
-        let runs: Vec<_> = runs.iter().map(milliseconds).collect();
-        let phases = PHASES.iter().filter_map(|&phase| {
-            let values: Vec<_> = runs
-                .iter()
-                .filter_map(|run| run.get(phase).copied())
-                .collect();
-            Some((phase, Summary::of(&values)?))
-        });
+impl Found {
+    fn new(runtime: String, runs: &[Times], idle: Idle) -> Self {
+        let mut series = Series::new(runtime);
+        let times: Vec<_> = runs.iter().map(milliseconds).collect();
+        for phase in PHASES {
+            let values = times.iter().filter_map(|run| run.get(phase).copied());
+            series.add(phase, "ms", values.collect());
+        }
+        let kib = |bytes: u64| vec![f64::from(u32::try_from(bytes / 1024).unwrap_or(u32::MAX))];
+        series.add("memory", "KiB", kib(idle.own()));
+        series.add("memory of the shim", "KiB", kib(idle.shim));
+        let mut programs = BTreeMap::<&str, u64>::new();
+        for process in &idle.processes {
+            *programs.entry(&process.name).or_default() += process.private.own;
+        }
+        for (program, bytes) in programs {
+            series.add(format!("memory of {program}"), "KiB", kib(bytes));
+        }
         Self {
-            runtime,
-            phases: phases.collect(),
-            runs,
+            series,
+            runs: runs.len(),
             idle,
+        }
+    }
+}
+
+impl Report {
+    fn figures(&self) -> Figures {
+        Figures {
+            benchmark: "docker".into(),
+            host: self.host.clone(),
+            settings: json!({
+                "docker": self.docker,
+                "image": self.image,
+                "command": self.command,
+                "at_once": self.at_once,
+                "cold": self.cold,
+            }),
+            series: self.runtimes.iter().map(|r| r.series.clone()).collect(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! `runcvm-bench`: measures runcvm beside other monitors, with the same guest, in turn.
 
 mod boot;
+mod compare;
 mod docker;
+mod figures;
 mod host;
 mod monitor;
 mod progress;
@@ -9,6 +11,8 @@ mod setup;
 mod smaps;
 mod stats;
 mod trace;
+mod tracefs;
+mod usage;
 mod watchdog;
 
 use std::process::ExitCode;
@@ -22,6 +26,7 @@ enum Command {
     Boot(boot::Options),
     Docker(docker::Options),
     Setup(setup::Options),
+    Compare(compare::Options),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +34,7 @@ fn main() -> ExitCode {
         Command::Boot(options) => boot::run(&options),
         Command::Docker(options) => docker::run(&options),
         Command::Setup(options) => setup::run(&options),
+        Command::Compare(options) => compare::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,14 +3,13 @@
 mod guest;
 mod run;
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use serde::Serialize;
+use serde_json::json;
 
+use crate::figures::{Figures, Series};
 use crate::host::Host;
 use crate::monitor::{self, Guest};
 use crate::progress::Progress;
@@ -50,26 +49,6 @@ pub(crate) struct Options {
     /// Also write the figures as JSON to this file
     #[arg(long)]
     json: Option<PathBuf>,
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    host: Host,
-    cpus: u8,
-    series: Vec<Series>,
-}
-
-/// One monitor with one size of memory. Times are milliseconds.
-#[derive(Debug, Serialize)]
-struct Series {
-    monitor: &'static str,
-    memory_mib: u32,
-    wall: Summary,
-    cpu: Summary,
-    /// Since the start, for monitors that tell.
-    phases: BTreeMap<&'static str, Summary>,
-    /// KiB.
-    memory_kib: u64,
 }
 
 /// The phases of ours in order, by what begins with each.
@@ -118,76 +97,74 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             progress.step(&format!("memory of {}", monitor.name()));
             let memory = idle_memory(monitor.as_ref(), &guest(&sleeping, memory_mib))
                 .with_context(|| monitor.name())?;
-            series.extend(Series::new(monitor.name(), memory_mib, runs, memory / 1024));
+            let name = format!("{}, {memory_mib} MiB", monitor.name());
+            series.push(series_of(name, runs, memory / 1024));
         }
     }
     drop(progress);
-    let report = Report {
+    let figures = Figures {
+        benchmark: "setup".into(),
         host: Host::look(),
-        cpus: options.cpus,
+        settings: json!({ "cpus": options.cpus }),
         series,
     };
-    print!("{report}");
-    if let Some(path) = &options.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&report)?)
-            .with_context(|| format!("{} could not be written", path.display()))?;
-    }
-    Ok(())
+    println!("{}", figures.host);
+    println!(
+        "a guest of a few instructions, {} vCPU; medians in ms",
+        options.cpus
+    );
+    print!("{}", table(&figures));
+    figures.write(options.json.as_deref())
 }
 
-impl Series {
-    fn new(monitor: &'static str, memory_mib: u32, runs: &[Run], memory_kib: u64) -> Option<Self> {
-        let of = |value: &dyn Fn(&Run) -> Option<f64>| {
-            Summary::of(&runs.iter().filter_map(value).collect::<Vec<_>>())
+fn series_of(name: String, runs: &[Run], memory_kib: u64) -> Series {
+    let mut series = Series::new(name);
+    for (index, phase) in PHASES.into_iter().enumerate() {
+        let values = runs.iter().filter_map(|run| run.phases[index]);
+        series.add(phase, "ms", values.collect());
+    }
+    series.add("gone", "ms", runs.iter().map(|run| run.wall).collect());
+    series.add("CPU", "ms", runs.iter().map(|run| run.usage.cpu).collect());
+    let faults = runs.iter().map(|run| f64::from(run.usage.faults));
+    series.add("page faults", "", faults.collect());
+    let memory = f64::from(u32::try_from(memory_kib).unwrap_or(u32::MAX));
+    series.add("memory", "KiB", vec![memory]);
+    series
+}
+
+fn table(figures: &Figures) -> String {
+    let mut text = format!(
+        "{:<26}{:>5}{:>8}{:>14}{:>8}{:>14}{:>8}{:>11}\n",
+        "", "runs", "wall", "spread", "CPU", "spread", "faults", "memory"
+    );
+    for series in &figures.series {
+        let find = |name| series.summary(name);
+        let (Some(wall), Some(cpu)) = (find("gone"), find("CPU")) else {
+            continue;
         };
-        let phases = PHASES.iter().enumerate();
-        let phases = phases.filter_map(|(index, &name)| Some((name, of(&|r| r.phases[index])?)));
-        Some(Self {
-            monitor,
-            memory_mib,
-            wall: of(&|r| Some(r.wall))?,
-            cpu: of(&|r| Some(r.cpu))?,
-            phases: phases.collect(),
-            memory_kib,
-        })
+        let median = |name| find(name).map_or(0.0, |summary| summary.median);
+        let spread = |s: Summary| format!("{:.1}-{:.1}", s.min, s.max);
+        text += &format!(
+            "{:<26}{:>5}{:>8.1}{:>14}{:>8.1}{:>14}{:>8.0}{:>7.0} KiB\n",
+            series.name,
+            wall.runs,
+            wall.median,
+            spread(wall),
+            cpu.median,
+            spread(cpu),
+            median("page faults"),
+            median("memory")
+        );
     }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.host)?;
-        writeln!(
-            f,
-            "a guest of a few instructions, {} vCPU; medians in ms",
-            self.cpus
-        )?;
-        writeln!(
-            f,
-            "{:<18}{:>6}{:>6}{:>8}{:>14}{:>8}{:>14}{:>10}",
-            "monitor", "MiB", "runs", "wall", "spread", "CPU", "spread", "memory"
-        )?;
-        for row in &self.series {
-            let spread = |s: &Summary| format!("{:.1}-{:.1}", s.min, s.max);
-            writeln!(
-                f,
-                "{:<18}{:>6}{:>6}{:>8.1}{:>14}{:>8.1}{:>14}{:>6} KiB",
-                row.monitor,
-                row.memory_mib,
-                row.wall.runs,
-                row.wall.median,
-                spread(&row.wall),
-                row.cpu.median,
-                spread(&row.cpu),
-                row.memory_kib
-            )?;
+    for series in &figures.series {
+        let phases = PHASES.iter().filter_map(|phase| {
+            let at = series.summary(phase)?.median;
+            Some(format!("{phase} {at:.1}"))
+        });
+        let phases: Vec<_> = phases.collect();
+        if !phases.is_empty() {
+            text += &format!("{}: {}\n", series.name, phases.join(", "));
         }
-        for row in self.series.iter().filter(|row| !row.phases.is_empty()) {
-            write!(f, "{}, {} MiB:", row.monitor, row.memory_mib)?;
-            for (name, phase) in PHASES.iter().filter_map(|n| Some((n, row.phases.get(n)?))) {
-                write!(f, " {name} {:.1},", phase.median)?;
-            }
-            writeln!(f, " gone {:.1}", row.wall.median)?;
-        }
-        Ok(())
     }
+    text
 }

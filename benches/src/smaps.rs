@@ -4,10 +4,9 @@ use std::fs;
 use std::io;
 
 use runcvm_vmm::memory::MEMFD_NAME;
-use serde::Serialize;
 
 /// What one process has in memory that no other has, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Private {
     /// Its own.
     pub(crate) own: u64,

@@ -1,9 +1,9 @@
 //! Summaries of repeated measurements.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// What is told of a series of times, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// What is told of a series of figures.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Summary {
     pub(crate) runs: usize,
     pub(crate) min: f64,

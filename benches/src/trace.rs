@@ -1,16 +1,13 @@
-//! What processes of this host fork, execute and end, and when: the kernel's own tracepoints,
-//! by an instance of tracefs that nobody else uses
-//! (Documentation/trace/ftrace.rst, "Instances").
+//! What processes of this host fork, execute and end, and when, by the kernel's own tracepoints.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use nix::mount::{MsFlags, mount};
 
-const TRACEFS: &str = "/sys/kernel/tracing";
+use crate::tracefs::Instance;
+
 const EVENTS: [&str; 3] = [
     "sched_process_fork",
     "sched_process_exec",
@@ -46,36 +43,31 @@ pub(crate) struct Event {
 /// A running trace; it ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Trace {
-    instance: PathBuf,
+    // First: an instance that is being read cannot be removed.
     pipe: File,
+    _instance: Instance,
     /// The beginning of a line whose end was not read yet.
     rest: Vec<u8>,
 }
 
 impl Trace {
     /// Starts tracing.
-    ///
-    /// # Errors
-    ///
-    /// The kernel has no tracefs, or this user may not use it.
     pub(crate) fn start() -> Result<Self> {
-        let instances = Path::new(TRACEFS).join("instances");
-        if !instances.exists() {
-            mount(
-                Some("tracefs"),
-                TRACEFS,
-                Some("tracefs"),
-                MsFlags::empty(),
-                None::<&str>,
-            )
-            .context("the kernel's tracefs cannot be mounted; this needs root")?;
+        let instance = Instance::new("processes")?;
+        instance.set("buffer_size_kb", BUFFER_KIB)?;
+        for event in EVENTS {
+            instance.set(&format!("events/sched/{event}/enable"), "1")?;
         }
-        let instance = instances.join(format!("runcvm-bench-{}", std::process::id()));
-        fs::create_dir(&instance)
-            .with_context(|| format!("{} cannot be made", instance.display()))?;
-        set_up(&instance)
-            .inspect_err(|_| remove(&instance))
-            .with_context(|| format!("{} cannot be used", instance.display()))
+        let pipe = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(instance.path("trace_pipe"))
+            .context("the kernel's trace cannot be opened")?;
+        Ok(Self {
+            pipe,
+            _instance: instance,
+            rest: Vec::new(),
+        })
     }
 
     /// What happened since the last call.
@@ -101,44 +93,6 @@ impl Trace {
             bail!("more happened on this host than its kernel's trace could hold");
         }
         Ok(text.lines().filter_map(parse).collect())
-    }
-}
-
-fn set_up(instance: &Path) -> io::Result<Trace> {
-    fs::write(instance.join("trace_clock"), "mono")?;
-    fs::write(instance.join("buffer_size_kb"), BUFFER_KIB)?;
-    for event in EVENTS {
-        let enable = instance.join("events/sched").join(event).join("enable");
-        fs::write(enable, "1")?;
-    }
-    fs::write(instance.join("tracing_on"), "1")?;
-    let pipe = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(instance.join("trace_pipe"))?;
-    Ok(Trace {
-        instance: instance.to_owned(),
-        pipe,
-        rest: Vec::new(),
-    })
-}
-
-fn remove(instance: &Path) {
-    if let Err(error) = fs::remove_dir(instance) {
-        eprintln!(
-            "runcvm-bench: {} is left behind: {error}",
-            instance.display()
-        );
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        // An instance that is being read cannot be removed.
-        if let Ok(null) = File::open("/dev/null") {
-            self.pipe = null;
-        }
-        remove(&self.instance);
     }
 }
 

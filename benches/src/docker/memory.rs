@@ -5,7 +5,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
 
 use crate::smaps::{self, Private};
 
@@ -16,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const SETTLED: Duration = Duration::from_secs(5);
 
 /// Processes of one idle container.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Idle {
     /// Those in it, by name.
     pub(crate) processes: Vec<Process>,
@@ -24,10 +23,9 @@ pub(crate) struct Idle {
     pub(crate) shim: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) name: String,
-    #[serde(flatten)]
     pub(crate) private: Private,
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{PHASES, Report, Series};
+use super::{Found, PHASES, Report};
 
 const NAME: usize = 20;
 const COLUMN: usize = 9;
@@ -20,11 +20,11 @@ impl fmt::Display for Report {
             self.at_once
         )?;
         write!(f, "{:NAME$}", "")?;
-        for series in &self.runtimes {
+        for found in &self.runtimes {
             write!(
                 f,
                 "  {:^width$}",
-                series.title(),
+                found.title(),
                 width = 2 * COLUMN + SPREAD
             )?;
         }
@@ -40,8 +40,8 @@ impl fmt::Display for Report {
         let mut last = vec![0.0; self.runtimes.len()];
         for phase in PHASES {
             write!(f, "{phase:NAME$}")?;
-            for (series, last) in self.runtimes.iter().zip(&mut last) {
-                match series.phases.get(phase) {
+            for (found, last) in self.runtimes.iter().zip(&mut last) {
+                match found.series.summary(phase) {
                     None => write!(f, "  {:>COLUMN$}{:>COLUMN$}{:>SPREAD$}", "", "", "")?,
                     Some(summary) => {
                         let spread = format!("{:.0}-{:.0}", summary.min, summary.max);
@@ -61,22 +61,20 @@ impl fmt::Display for Report {
             f,
             "\nan idle container's memory that no other process has, in MiB"
         )?;
-        for series in &self.runtimes {
-            series.write_memory(f)?;
+        for found in &self.runtimes {
+            found.write_memory(f)?;
         }
         Ok(())
     }
 }
 
-impl Series {
+impl Found {
     fn title(&self) -> String {
-        format!("{} ({} runs)", self.runtime, self.runs.len())
+        format!("{} ({} runs)", self.series.name, self.runs)
     }
 
     fn write_memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(idle) = &self.idle else {
-            return Ok(());
-        };
+        let idle = &self.idle;
         let processes: Vec<_> = idle
             .processes
             .iter()
@@ -85,7 +83,7 @@ impl Series {
         write!(
             f,
             "{:NAME$}  {:.1} ({}), and the shim's {:.1}",
-            self.runtime,
+            self.series.name,
             mib(idle.own()),
             processes.join(", "),
             mib(idle.shim)

@@ -5,13 +5,13 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use nix::sys::resource::{UsageWho, getrusage};
 use runcvm_vmm::control::{End, Event, FromMachine};
 use runcvm_vmm::launch::now;
 
 use super::{PHASES, guest};
 use crate::monitor::{Guest, Monitor};
 use crate::smaps;
+use crate::usage::Usage;
 use crate::watchdog::Watchdog;
 
 /// Longer than any monitor takes.
@@ -20,11 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// After this, a guest sleeps, and its monitor has nothing left to do.
 const SETTLED: Duration = Duration::from_millis(1500);
 
-/// Milliseconds.
+/// What is measured; times are milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
     pub(super) wall: f64,
-    pub(super) cpu: f64,
+    pub(super) usage: Usage,
     pub(super) phases: [Option<f64>; PHASES.len()],
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Run {
 pub(super) fn run_once(monitor: &dyn Monitor, guest: &Guest) -> Result<Run> {
     // Nobody reads what the guest does not write.
     let (_serial, writer) = std::io::pipe()?;
-    let cpu_before = cpu_of_children()?;
+    let before = Usage::of_children()?;
     let start = now();
     let mut started = monitor.start(guest, writer)?;
     let watchdog = Watchdog::new(started.process.id(), PATIENCE);
@@ -46,8 +46,12 @@ pub(super) fn run_once(monitor: &dyn Monitor, guest: &Guest) -> Result<Run> {
     if !status.success() {
         bail!("it ended with {status}");
     }
-    let cpu = (cpu_of_children()? - cpu_before) * 1e3;
-    Ok(Run { wall, cpu, phases })
+    let usage = Usage::of_children()?.since(before);
+    Ok(Run {
+        wall,
+        usage,
+        phases,
+    })
 }
 
 /// When our monitor says that it reached each of [`PHASES`].
@@ -89,18 +93,6 @@ pub(super) fn idle_memory(monitor: &dyn Monitor, guest: &Guest) -> Result<u64> {
     started.process.kill()?;
     started.process.wait()?;
     Ok(memory?)
-}
-
-/// Seconds of CPU time that ended children have taken.
-fn cpu_of_children() -> Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let times = [usage.user_time(), usage.system_time()];
-    let seconds = times.iter().map(|time| {
-        let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
-        let micros = u64::try_from(time.tv_usec()).unwrap_or(0);
-        Duration::from_secs(seconds) + Duration::from_micros(micros)
-    });
-    Ok(seconds.sum::<Duration>().as_secs_f64())
 }
 
 fn milliseconds(from: u64, to: u64) -> f64 {

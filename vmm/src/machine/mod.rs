@@ -1,5 +1,6 @@
 //! The machine process: from a [`MachineSpec`] to a running guest, and to its end.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use crate::boot::{BootError, CommandLineError};
-use crate::control::{End, Event};
+use crate::control::Event;
 use crate::cpu::Threads;
 use crate::kvm::KvmError;
 use crate::kvm::probe::{self, ProbeError};
@@ -74,24 +75,22 @@ pub fn run(spec: MachineSpec) -> ! {
     // SAFETY: no other thread runs yet that could allocate meanwhile.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let channel = Arc::new(Channel::new(owned(spec.control).into()));
-    let status = match run_to_end(&spec, &channel) {
-        Ok((end, log)) => {
-            channel.event(&Event::Ended { end, log });
-            ENDED
-        }
-        Err(e) => {
-            channel.event(&Event::Failed {
-                message: with_causes(&e),
-            });
-            FAILED
-        }
+    let message = match run_to_end(&spec, &channel) {
+        Ok(never) => match never {},
+        Err(e) => with_causes(&e),
     };
-    // SAFETY: _exit only ends the process. Nothing is unmapped or closed one by one, which
-    // for a guest's memory and KVM's file descriptors would take the longest of all.
+    channel.event(&Event::Failed { message });
+    exit(FAILED)
+}
+
+/// Ends the process. Nothing is unmapped or closed one by one, which for a guest's memory and
+/// KVM's file descriptors would take the longest of all.
+fn exit(status: i32) -> ! {
+    // SAFETY: _exit only ends the process.
     unsafe { libc::_exit(status) }
 }
 
-fn run_to_end(spec: &MachineSpec, channel: &Arc<Channel>) -> Result<(End, String), MachineError> {
+fn run_to_end(spec: &MachineSpec, channel: &Arc<Channel>) -> Result<Infallible, MachineError> {
     // The launcher has looked whether a kernel can run here.
     let kvm = probe::open()?;
     let machine = Machine::assemble(&kvm, spec, channel)?;
@@ -118,7 +117,9 @@ fn run_to_end(spec: &MachineSpec, channel: &Arc<Channel>) -> Result<(End, String
     for transport in &devices.transports {
         transport.shutdown();
     }
-    Ok((end, serial.last_lines(LOG_LINES)))
+    let log = serial.last_lines(LOG_LINES);
+    channel.event(&Event::Ended { end, log });
+    exit(ENDED)
 }
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
