@@ -2,7 +2,6 @@
 //! monitor's end.
 
 mod chart;
-mod entries;
 mod once;
 
 use std::path::PathBuf;
@@ -12,6 +11,7 @@ use clap::Args;
 use runcvm_kernels::{Prefix, Store};
 use serde_json::json;
 
+use crate::entries::Entries;
 use crate::figures::{Figures, Series};
 use crate::host::Host;
 use crate::monitor::{self, Guest};
@@ -77,14 +77,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let bundle = Store::new(&prefix).resolve(options.kernel.as_deref())?;
     let scratch = tempfile::tempdir()?;
     let initramfs = scratch.path().join("initramfs");
-    std::fs::write(&initramfs, initramfs_with(&init_program(&prefix)?))?;
+    std::fs::write(&initramfs, crate::initramfs::make(&prefix, &bundle, &[])?)?;
     let guest = Guest {
         kernel: bundle.vmlinux,
         initramfs: Some(initramfs),
+        disk: None,
+        init: "",
         cpus: options.cpus,
         memory_mib: options.memory,
     };
-    let trace = match entries::Entries::start() {
+    let trace = match Entries::start() {
         Ok(_) => true,
         Err(error) => {
             eprintln!("runcvm-bench: exits are not counted: {error:#}");
@@ -138,18 +140,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .with_context(|| format!("{} could not be written", path.display()))?;
     }
     Ok(())
-}
-
-/// The guest's PID 1.
-fn init_program(prefix: &Prefix) -> Result<Vec<u8>> {
-    let path = prefix.libexec("runcvm-bench-init");
-    std::fs::read(&path).with_context(|| format!("{} could not be read", path.display()))
-}
-
-fn initramfs_with(init: &[u8]) -> Vec<u8> {
-    let mut archive = runcvm_kernels::cpio::Writer::default();
-    archive.file("init", 0o755, init);
-    archive.finish()
 }
 
 fn series_of(name: &str, boots: &[Boot], memory: u64) -> Series {

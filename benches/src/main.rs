@@ -2,9 +2,13 @@
 
 mod boot;
 mod compare;
+mod console;
 mod docker;
+mod entries;
 mod figures;
 mod host;
+mod initramfs;
+mod io;
 mod monitor;
 mod progress;
 mod setup;
@@ -26,6 +30,7 @@ enum Command {
     Boot(boot::Options),
     Docker(docker::Options),
     Setup(setup::Options),
+    Io(io::Options),
     Compare(compare::Options),
 }
 
@@ -34,6 +39,7 @@ fn main() -> ExitCode {
         Command::Boot(options) => boot::run(&options),
         Command::Docker(options) => docker::run(&options),
         Command::Setup(options) => setup::run(&options),
+        Command::Io(options) => io::run(&options),
         Command::Compare(options) => compare::run(&options),
     };
     match done {

@@ -68,6 +68,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let guest = |kernel: &PathBuf, memory_mib| Guest {
         kernel: kernel.clone(),
         initramfs: None,
+        disk: None,
+        init: "",
         cpus: options.cpus,
         memory_mib,
     };

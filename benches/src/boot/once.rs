@@ -1,6 +1,6 @@
 //! One boot.
 
-use std::io::{BufRead, BufReader, PipeReader, Read};
+use std::io::{PipeReader, Read};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -11,14 +11,11 @@ use runcvm_vmm::control::{Event, FromMachine};
 use runcvm_vmm::launch::now;
 
 use super::CLOCKS;
-use super::entries::{Counts, Entries};
-use crate::monitor::{Guest, Monitor, Started};
+use crate::console::listen;
+use crate::entries::{Counts, Entries};
+use crate::monitor::{Guest, Monitor};
 use crate::smaps;
 use crate::usage::Usage;
-use crate::watchdog::Watchdog;
-
-/// What lines of the guest's PID 1 begin with.
-const WORD: &str = "runcvm-bench: ";
 
 /// Longer than any boot, even on an emulated host.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -51,7 +48,7 @@ pub(super) fn boot(monitor: &dyn Monitor, guest: &Guest, look: Look) -> Result<(
     let before = Usage::of_children()?;
     let start = now();
     let mut started = monitor.start(guest, writer)?;
-    let said = listen(reader, &started, guest, look.memory);
+    let said = hear(reader, started.process.id(), guest, look.memory);
     if said.is_err() {
         let _ = started.process.kill();
     }
@@ -96,33 +93,23 @@ struct Said {
     memory: u64,
 }
 
-/// Reads the serial port until it closes, so that the monitor never waits for a reader.
-fn listen(reader: PipeReader, started: &Started, guest: &Guest, memory: bool) -> Result<Said> {
-    let pid = started.process.id();
-    let watchdog = Watchdog::new(pid, PATIENCE);
+fn hear(port: PipeReader, pid: u32, guest: &Guest, memory: bool) -> Result<Said> {
     let mut said = Said::default();
-    let mut log = String::new();
-    for line in BufReader::new(reader).split(b'\n') {
-        let at = now();
-        let line = line?;
-        let line = String::from_utf8_lossy(&line);
-        let words = line.split_once(WORD).map(|(_, words)| words.trim());
-        match words.map(|words| words.split_once(' ').unwrap_or((words, ""))) {
-            Some(("ready", uptime)) => {
+    let log = listen(port, pid, PATIENCE, |words, at| {
+        match words.split_once(' ').unwrap_or((words, "")) {
+            ("ready", uptime) => {
                 said.ready = at;
                 said.uptime = uptime.parse().unwrap_or(0);
                 if memory {
                     said.memory = stopped(pid, || smaps::monitor(pid, guest.memory_mib))?;
                 }
             }
-            Some(("command", _)) => said.command = at,
-            Some(("exit", _)) => said.exit = at,
+            ("command", _) => said.command = at,
+            ("exit", _) => said.exit = at,
             _ => {}
         }
-        log.push_str(&line);
-        log.push('\n');
-    }
-    drop(watchdog);
+        Ok(())
+    })?;
     if said.exit == 0 || said.command == 0 {
         bail!("the guest's PID 1 did not come to its end; its serial port:\n{log}");
     }

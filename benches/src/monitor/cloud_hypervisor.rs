@@ -45,10 +45,16 @@ impl Monitor for CloudHypervisor {
             .arg(format!("size={}M", guest.memory_mib))
             .arg("--kernel")
             .arg(&guest.kernel)
-            .args(["--cmdline", COMMAND_LINE])
+            .arg("--cmdline")
+            .arg(format!("{COMMAND_LINE} -- {}", guest.init))
             .args(["--serial", "tty", "--console", "off"]);
         if let Some(initramfs) = &guest.initramfs {
             command.arg("--initramfs").arg(initramfs);
+        }
+        if let Some(disk) = &guest.disk {
+            let mut value = std::ffi::OsString::from("path=");
+            value.push(disk);
+            command.arg("--disk").arg(value);
         }
         let process = command
             .stdin(Stdio::null())

@@ -39,16 +39,28 @@ impl Monitor for Firecracker {
         // It has no power-off: the guest's PID 1 is told to reset the machine.
         let mut boot = json!({
             "kernel_image_path": guest.kernel,
-            "boot_args": format!("{COMMAND_LINE} reboot=k pci=off i8042.noaux i8042.nomux -- reset"),
+            "boot_args": format!("{COMMAND_LINE} reboot=k pci=off i8042.noaux i8042.nomux -- reset {}", guest.init),
         });
         let mut devices = json!(null);
         if let Some(initramfs) = &guest.initramfs {
             boot["initrd_path"] = json!(initramfs);
             devices = json!({});
         }
+        let drives: Vec<_> = guest
+            .disk
+            .iter()
+            .map(|disk| {
+                json!({
+                    "drive_id": "disk",
+                    "path_on_host": disk,
+                    "is_root_device": false,
+                    "is_read_only": false,
+                })
+            })
+            .collect();
         let config = json!({
             "boot-source": boot,
-            "drives": [],
+            "drives": drives,
             "machine-config": { "vcpu_count": guest.cpus, "mem_size_mib": guest.memory_mib },
             "entropy": devices,
         });

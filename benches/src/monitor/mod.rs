@@ -32,6 +32,10 @@ pub(crate) struct Guest {
     /// A cpio archive with `/init`. None: the kernel is a program of its own, which has no use
     /// for devices either.
     pub(crate) initramfs: Option<PathBuf>,
+    /// A raw file, the first disk.
+    pub(crate) disk: Option<PathBuf>,
+    /// Arguments of `/init`.
+    pub(crate) init: &'static str,
     /// Number of vCPUs.
     pub(crate) cpus: u8,
     /// Guest memory in MiB.

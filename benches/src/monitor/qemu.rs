@@ -16,8 +16,8 @@ pub(crate) struct Qemu {
     program: Option<PathBuf>,
     name: &'static str,
     machine: &'static str,
-    /// The random number generator for the machine's bus.
-    rng: &'static str,
+    /// What names of virtio devices for the machine's bus end in.
+    bus: &'static str,
 }
 
 impl Qemu {
@@ -26,7 +26,7 @@ impl Qemu {
             program: on_path(PROGRAM),
             name: "qemu-microvm",
             machine: "microvm,pit=off,pic=off,rtc=off",
-            rng: "virtio-rng-device",
+            bus: "device",
         }
     }
 
@@ -35,7 +35,7 @@ impl Qemu {
             program: on_path(PROGRAM),
             name: "qemu-q35",
             machine: "q35",
-            rng: "virtio-rng-pci",
+            bus: "pci",
         }
     }
 }
@@ -73,11 +73,18 @@ impl Monitor for Qemu {
             .arg("-kernel")
             .arg(&guest.kernel)
             .arg("-append")
-            .arg(format!("{COMMAND_LINE} reboot=t"))
+            .arg(format!("{COMMAND_LINE} reboot=t -- {}", guest.init))
             .args(["-serial", "stdio"]);
         if let Some(initramfs) = &guest.initramfs {
             command.arg("-initrd").arg(initramfs);
-            command.args(["-device", self.rng]);
+            command.args(["-device", &format!("virtio-rng-{}", self.bus)]);
+        }
+        if let Some(disk) = &guest.disk {
+            let mut drive = std::ffi::OsString::from("if=none,id=disk,format=raw,file=");
+            drive.push(disk);
+            command.arg("-drive").arg(drive);
+            let device = format!("virtio-blk-{},drive=disk", self.bus);
+            command.args(["-device", &device]);
         }
         let process = command
             .stdin(Stdio::null())

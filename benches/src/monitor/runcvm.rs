@@ -52,6 +52,16 @@ impl Monitor for Runcvm {
         let program = self.program.as_ref().context("runcvm-vmm is missing")?;
         let (control, theirs) = UnixStream::pair()?;
         let (serial, theirs) = (inherited(serial)?, inherited(theirs)?);
+        let mut devices: Vec<_> = guest.initramfs.iter().map(|_| DeviceSpec::Rng).collect();
+        let disk = guest.disk.as_ref().map(open).transpose()?;
+        if let Some(disk) = &disk {
+            devices.push(DeviceSpec::Block {
+                fd: disk.as_raw_fd(),
+                read_only: false,
+                id: String::new(),
+                queues: 1,
+            });
+        }
         let initramfs = guest.initramfs.clone().into_iter();
         let spec = MachineSpec {
             name: "bench".to_owned(),
@@ -59,10 +69,10 @@ impl Monitor for Runcvm {
             memory: u64::from(guest.memory_mib) << 20,
             kernel: guest.kernel.clone(),
             initramfs: initramfs.map(InitramfsPart::Archive).collect(),
-            append: String::new(),
+            append: format!("-- {}", guest.init),
             verbose_kernel: false,
             transport: self.transport,
-            devices: guest.initramfs.iter().map(|_| DeviceSpec::Rng).collect(),
+            devices,
             serial: Some(serial.as_raw_fd()),
             huge_pages: false,
             root: None,
@@ -83,6 +93,11 @@ impl Monitor for Runcvm {
             _file: None,
         })
     }
+}
+
+fn open(disk: &PathBuf) -> Result<File> {
+    let file = File::options().read(true).write(true).open(disk);
+    inherited(file.with_context(|| format!("{} cannot be opened", disk.display()))?)
 }
 
 /// `fd`, kept open across `execve`.

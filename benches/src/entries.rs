@@ -14,7 +14,7 @@ const TO_HOST: &str = "events/kvm/kvm_exit";
 
 /// A running trace of one boot.
 #[derive(Debug)]
-pub(super) struct Entries {
+pub(crate) struct Entries {
     /// Keeps the first entries, and drops what no longer fits.
     first: Instance,
     counts: Instance,
@@ -22,18 +22,18 @@ pub(super) struct Entries {
 
 /// What a boot's exits were.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// From the guest to the host's kernel.
-    pub(super) to_host: u64,
+    pub(crate) to_host: u64,
     /// To the monitor, by reason.
-    pub(super) to_monitor: Vec<(String, u64)>,
+    pub(crate) to_monitor: Vec<(String, u64)>,
 }
 
 impl Entries {
     /// # Errors
     ///
     /// Tracing needs root, and a KVM with tracepoints.
-    pub(super) fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let first = Instance::new("first")?;
         first.set("options/overwrite", "0")?;
         first.set("buffer_size_kb", "8")?;
@@ -45,12 +45,12 @@ impl Entries {
     }
 
     /// When a guest was first entered since the start, in nanoseconds of `CLOCK_MONOTONIC`.
-    pub(super) fn first(&self) -> Option<u64> {
+    pub(crate) fn first(&self) -> Option<u64> {
         let trace = BufReader::new(File::open(self.first.path("trace")).ok()?);
         trace.lines().find_map(|line| entry_time(&line.ok()?))
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let read = |event| {
             let text = self.counts.read(&format!("{event}/hist"));
             histogram(&text.unwrap_or_default())
