@@ -71,12 +71,14 @@ impl Entries {
 }
 
 /// Exits to the monitor that machines have (`KVM_EXIT_*` of linux/kvm.h).
-const NAMES: [(u64, &str); 8] = [
+const NAMES: [(u64, &str); 10] = [
+    (0, "unknown"),
     (2, "io"),
     (5, "hlt"),
     (6, "mmio"),
     (8, "shutdown"),
     (10, "interrupted"),
+    (12, "tpr access"),
     (17, "internal error"),
     (24, "system event"),
     (26, "ioapic eoi"),

@@ -18,6 +18,8 @@ pub(crate) struct Qemu {
     machine: &'static str,
     /// What names of virtio devices for the machine's bus end in.
     bus: &'static str,
+    /// The kernel's command line: where it need not look for PCI, as ours has it.
+    pci: &'static str,
 }
 
 impl Qemu {
@@ -27,6 +29,7 @@ impl Qemu {
             name: "qemu-microvm",
             machine: "microvm,pit=off,pic=off,rtc=off",
             bus: "device",
+            pci: "pci=off",
         }
     }
 
@@ -36,6 +39,7 @@ impl Qemu {
             name: "qemu-q35",
             machine: "q35",
             bus: "pci",
+            pci: "pci=lastbus=0,noearly",
         }
     }
 }
@@ -73,7 +77,10 @@ impl Monitor for Qemu {
             .arg("-kernel")
             .arg(&guest.kernel)
             .arg("-append")
-            .arg(format!("{COMMAND_LINE} reboot=t -- {}", guest.init))
+            .arg(format!(
+                "{COMMAND_LINE} {} reboot=t -- {}",
+                self.pci, guest.init
+            ))
             .args(["-serial", "stdio"]);
         if let Some(initramfs) = &guest.initramfs {
             command.arg("-initrd").arg(initramfs);
