@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
@@ -130,7 +130,8 @@ pub fn build(
 
     let temporary;
     let dir = match &options.dir {
-        Some(dir) => dir.as_path(),
+        // make runs elsewhere.
+        Some(dir) => &path::absolute(dir).map_err(|e| BuildError::Io(dir.clone(), e))?,
         None => {
             make_dir(scratch)?;
             let made = tempfile::Builder::new()
@@ -205,7 +206,7 @@ fn not_taken(wanted: &str, real: &str) -> Vec<String> {
 
 /// Unpacks the kernel's source, which is an archive in a package.
 fn unpack(deb: &Path, package: &str, tree: &Path) -> Result<(), BuildError> {
-    let part = tree.with_extension("part");
+    let part = tree.with_added_extension("part");
     let outer = part.join("package");
     make_dir(&outer)?;
     run(

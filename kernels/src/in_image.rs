@@ -1,7 +1,9 @@
 //! Kernels that images bring along.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::add::{AddError, make};
 use crate::digest;
@@ -11,6 +13,9 @@ use crate::rootfs::Image;
 
 /// Where bundles of such kernels are, in the cache.
 const DIRECTORY: &str = "images";
+
+/// As many of them are kept: those that were used last.
+const KEPT: usize = 16;
 
 /// A bundle of the kernel at `kernel` in `image` and of those of its modules that a machine
 /// needs at boot: a directory in `cache` that is named by their contents, and made if it is
@@ -30,16 +35,44 @@ pub fn bundle(image: &Image, kernel: &Path, cache: &Path) -> Result<PathBuf, Add
     let release = import.check()?.to_owned();
     let path = parent.join(digest::of_tree(&dir).map_err(write)?);
     if path.exists() {
-        return Ok(path);
+        let used = File::open(&path).and_then(|dir| dir.set_modified(SystemTime::now()));
+        return used.map(|()| path).map_err(write);
     }
     let name = BundleName::new("image", &release)?;
     make(&import, &release, &name, &mut |_| {})?;
     fs::remove_dir_all(import.modules()).map_err(write)?;
     match fs::rename(&dir, &path) {
         // Somebody else was faster.
-        Err(_) if path.exists() => Ok(path),
-        result => result.map(|()| path).map_err(write),
+        Err(_) if path.exists() => {}
+        result => result.map_err(write)?,
     }
+    drop(scratch);
+    prune(&parent).map_err(write)?;
+    Ok(path)
+}
+
+/// Removes what was not used for longest.
+fn prune(parent: &Path) -> io::Result<()> {
+    let mut bundles = Vec::new();
+    for entry in parent.read_dir()? {
+        let path = entry?.path();
+        // It may be gone meanwhile, as those do that are being made.
+        if let Ok(used) = path
+            .join("manifest.json")
+            .symlink_metadata()
+            .and(path.metadata())
+        {
+            bundles.push((used.modified()?, path));
+        }
+    }
+    bundles.sort();
+    let surplus = bundles.len().saturating_sub(KEPT);
+    bundles[..surplus]
+        .iter()
+        .try_for_each(|(_, path)| match fs::remove_dir_all(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        })
 }
 
 #[cfg(test)]

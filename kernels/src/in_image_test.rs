@@ -24,9 +24,9 @@ fn a_kernel_of_an_image_becomes_a_bundle_once() {
     let archive = fs::read(&initramfs.archives[0]).unwrap();
     assert!(archive.windows(9).any(|bytes| bytes == b"\x7fELF mmio"));
 
-    let made = fs::metadata(&path).unwrap().modified().unwrap();
+    let made = fs::metadata(&bundle.vmlinux).unwrap().modified().unwrap();
     assert_eq!(make().unwrap(), path);
-    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), made);
+    assert_eq!(fs::metadata(&bundle.vmlinux).unwrap().modified().unwrap(), made);
     fs::write(dir.path().join("usr/lib/modules/6.1/kernel/other.ko"), "x").unwrap();
     assert_eq!(make().unwrap(), path, "it is not loaded at boot");
     fs::write(
@@ -37,6 +37,24 @@ fn a_kernel_of_an_image_becomes_a_bundle_once() {
     assert_ne!(make().unwrap(), path, "it is");
     let entries = cache.path().join(DIRECTORY).read_dir().unwrap().count();
     assert_eq!(entries, 2, "nothing else is left");
+}
+
+#[test]
+fn those_that_were_used_last_are_kept() {
+    let dir = rootfs("ID=debian", KERNEL, "6.1");
+    let cache = tempfile::tempdir().unwrap();
+    let image = Image::open(dir.path()).unwrap();
+    let make = |n: usize| {
+        let module = dir.path().join("usr/lib/modules/6.1/kernel/virtio_mmio.ko");
+        fs::write(module, format!("\x7fELF {n}")).unwrap();
+        super::bundle(&image, KERNEL.as_ref(), cache.path()).unwrap()
+    };
+    let made: Vec<_> = (0..KEPT).map(make).collect();
+    assert_eq!(make(0), made[0], "it is used again");
+    make(KEPT);
+    let kept = |path: &&PathBuf| path.exists();
+    assert!(made[0].exists() && !made[1].exists());
+    assert_eq!(made.iter().filter(kept).count(), KEPT - 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use runcvm_tests::{Bundle, Case, Rootfs, RunningContainer, scratch};
+use runcvm_tests::{Bundle, Case, Rootfs, RunningContainer, home, scratch};
 
 /// A container whose workload runs until its stdin ends.
 fn start(bundle: impl FnOnce(Bundle) -> Bundle) -> RunningContainer {
@@ -182,6 +182,64 @@ fn volumes_are_the_hosts_and_nothing_else_is() {
         ["/vm", "/vm/data", "/vm/etc/hosts", "/vm/read/only"]
     );
     assert!(beside(&container, "touch /x /opt/runcvm/x 2>&1 || true").contains("Read-only"));
+}
+
+/// Copies Debian's kernel to `root` as Debian does, with the modules that a machine needs at
+/// boot and one more, `dummy`.
+fn install_kernel(root: &Path) {
+    const MODULES: &str = "virtiofs vmw_vsock_virtio_transport virtio_pci virtio_console \
+                           virtio_rng virtio_mmio virtio_net virtio_blk ext4 dummy";
+    let kernel = home().join("kernels/debian/latest");
+    fs::copy(kernel.join("vmlinux"), root.join("vmlinuz")).unwrap();
+    let trees = kernel.join("modules/lib/modules");
+    let tree = trees.read_dir().unwrap().next().unwrap().unwrap().path();
+    let target = root.join("usr/lib/modules").join(tree.file_name().unwrap());
+    let copy = |path: &str| {
+        fs::create_dir_all(target.join(path).parent().unwrap()).unwrap();
+        fs::copy(tree.join(path), target.join(path)).unwrap();
+    };
+    let index = fs::read_to_string(tree.join("modules.dep")).unwrap();
+    for (path, needed) in index.lines().filter_map(|line| line.split_once(':')) {
+        let name = path.rsplit('/').next().unwrap().split('.').next().unwrap();
+        if MODULES.split_whitespace().any(|module| module == name) {
+            [path]
+                .into_iter()
+                .chain(needed.split_whitespace())
+                .for_each(copy);
+        }
+    }
+    for file in [
+        "dep",
+        "dep.bin",
+        "alias.bin",
+        "symbols.bin",
+        "builtin",
+        "builtin.bin",
+    ] {
+        copy(&format!("modules.{file}"));
+    }
+}
+
+#[test]
+fn a_kernel_of_the_image_boots_with_its_own_modules() {
+    let rootfs = Rootfs::private();
+    install_kernel(rootfs.path());
+    let script = "findmnt -rno SOURCE -M /lib/modules/$(uname -r); \
+                  modprobe dummy && cd /sys/class/net && echo dummy*";
+    let bundle = Bundle::over(&Case::sh(script), &rootfs);
+    let output = bundle.run().succeeded();
+    assert_eq!(
+        (output.out().as_str(), output.err().as_str()),
+        ("dummy0\n", "")
+    );
+    // It is unpacked once.
+    assert_eq!(bundle.run().succeeded().out(), "dummy0\n");
+
+    fs::write(rootfs.path().join("vmlinuz"), "damaged").unwrap();
+    let output = bundle.run().succeeded();
+    assert_ne!(output.out(), "dummy0\n", "ours are mounted");
+    let warning = "warning: the kernel of the image is not used: the kernel /vmlinuz does not say";
+    assert!(output.err().contains(warning), "{}", output.err());
 }
 
 #[test]
