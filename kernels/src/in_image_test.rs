@@ -26,7 +26,10 @@ fn a_kernel_of_an_image_becomes_a_bundle_once() {
 
     let made = fs::metadata(&bundle.vmlinux).unwrap().modified().unwrap();
     assert_eq!(make().unwrap(), path);
-    assert_eq!(fs::metadata(&bundle.vmlinux).unwrap().modified().unwrap(), made);
+    assert_eq!(
+        fs::metadata(&bundle.vmlinux).unwrap().modified().unwrap(),
+        made
+    );
     fs::write(dir.path().join("usr/lib/modules/6.1/kernel/other.ko"), "x").unwrap();
     assert_eq!(make().unwrap(), path, "it is not loaded at boot");
     fs::write(
