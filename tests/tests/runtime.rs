@@ -188,7 +188,8 @@ fn volumes_are_the_hosts_and_nothing_else_is() {
 /// boot.
 fn install_kernel(root: &Path) {
     const MODULES: &str = "virtiofs vmw_vsock_virtio_transport virtio_pci virtio_console \
-                           virtio_rng virtio_mmio virtio_net virtio_blk ext4";
+                           virtio_rng virtio_mmio virtio_net virtio_blk ext4 crc32c_generic \
+                           crc32c_intel";
     let kernel = home().join("kernels/debian/latest");
     fs::copy(kernel.join("vmlinux"), root.join("vmlinuz")).unwrap();
     let trees = kernel.join("modules/lib/modules");
