@@ -14,6 +14,7 @@ use nix::unistd::sethostname;
 use runcvm_protocol::{BootMark, CONFIG_PATH, GuestConfig, MODULES_PATH, ToHost, WORKLOAD_PORT};
 
 use crate::agent::Ended;
+use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::forwards::Forwards;
 use crate::init_mode::Identity;
@@ -129,6 +130,8 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
     sysctl::apply(&config.sysctls, &procfs)?;
     forwards.start(&procfs)?;
 
+    let mut connection = host.connect()?;
+    let clock = Clock::synchronize(&mut connection);
     let workload = Workload {
         command,
         process: config.process,
@@ -137,7 +140,8 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
         own_proc,
         procfs,
         initramfs,
-        connection: host.connect()?,
+        connection,
+        clock,
     };
     match pid1 {
         true => workload.run_as_init_system(),

@@ -10,6 +10,7 @@
 mod agent;
 mod boot;
 mod cgroups;
+mod clock;
 mod connection;
 mod events;
 mod exit_file;

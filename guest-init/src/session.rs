@@ -17,6 +17,7 @@ use runcvm_protocol::{ExitStatus, Output, Process, ToGuest, ToHost};
 
 use self::input::Input;
 use self::output::OutputStream;
+use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::events::{FileOf, Token, Watched};
 use crate::kernel_log;
@@ -56,6 +57,8 @@ pub(crate) struct Session {
     /// What was forked and has not reported yet.
     starting: Option<Starting>,
     process: Option<Running>,
+    /// What it keeps right.
+    clock: Option<Clock>,
     end: Option<End>,
 }
 
@@ -86,8 +89,14 @@ impl Session {
             connection: Some(Watched::new(connection, epoll, token)),
             starting: None,
             process: None,
+            clock: None,
             end: None,
         }
+    }
+
+    /// Keeps `clock` right by its host.
+    pub(crate) fn keep(&mut self, clock: Clock) {
+        self.clock = Some(clock);
     }
 
     /// Takes charge of a child that runs `command`.
@@ -202,6 +211,9 @@ impl Session {
     /// be done next. To be called after each event and each [`Self::deadline`].
     pub(crate) fn settle(&mut self) {
         self.end_if_done();
+        if let Some(question) = self.clock.as_mut().and_then(Clock::question) {
+            self.tell(&question);
+        }
         if let Some(connection) = &mut self.connection
             && connection.flush().is_err()
         {
@@ -212,11 +224,14 @@ impl Session {
 
     /// When to settle even if nothing happens.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let process = self.process.as_ref().filter(|_| self.end.is_none())?;
-        let (_, at) = process.exit?;
-        let deadline = at + LINGER;
+        let clock = self.clock.as_ref().and_then(Clock::deadline);
+        let process = self.process.as_ref().filter(|_| self.end.is_none());
+        let exit = process.and_then(|process| process.exit);
         // Once it has passed, only the host's readiness for more can be waited for.
-        (deadline > Instant::now()).then_some(deadline)
+        let linger = exit
+            .map(|(_, at)| at + LINGER)
+            .filter(|deadline| *deadline > Instant::now());
+        clock.into_iter().chain(linger).min()
     }
 
     fn receive(&mut self, root: &RootDir, nursery: &Nursery) {
@@ -269,6 +284,11 @@ impl Session {
                     .and_then(OutputStream::close);
                 if let Some(end) = end {
                     self.tell(&end);
+                }
+            }
+            (ToGuest::Time { unix_ns }, _) => {
+                if let Some(clock) = &mut self.clock {
+                    clock.answer(unix_ns);
                 }
             }
             (ToGuest::Resize(size), Some(process)) => {

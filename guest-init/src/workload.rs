@@ -12,6 +12,7 @@ use nix::unistd::{ForkResult, Pid, UnlinkatFlags, fork, pause, setsid, unlinkat}
 use runcvm_protocol::{AGENT_PORT, CONFIG_PATH, MODULES_PATH, Process, ToHost};
 
 use crate::agent::{Agent, Ended};
+use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::modules::Modules;
 use crate::mounts::Devices;
@@ -38,6 +39,7 @@ pub(crate) struct Workload {
     pub(crate) procfs: RootDir,
     pub(crate) initramfs: Initramfs,
     pub(crate) connection: Connection,
+    pub(crate) clock: Clock,
 }
 
 impl Workload {
@@ -50,6 +52,7 @@ impl Workload {
         marks::disable();
         agent.nursery().proc = None;
         let session = agent.add(self.connection);
+        session.keep(self.clock);
         match child {
             Ok(child) => {
                 let pid = child.pid;
@@ -104,9 +107,9 @@ impl Workload {
         let init = Pid::from_raw(1);
         let mut agent = new_agent(self.root, self.devices, self.procfs, None)?;
         agent.nursery().workload = Some(pidfd(init)?);
-        agent
-            .add(self.connection)
-            .follow(self.command, init.as_raw(), report);
+        let session = agent.add(self.connection);
+        session.keep(self.clock);
+        session.follow(self.command, init.as_raw(), report);
         agent.listen(vsock::listen_on(AGENT_PORT)?);
         self.initramfs.finish();
         agent.run()

@@ -81,6 +81,7 @@ pub(crate) fn to_guest() -> impl Strategy<Value = ToGuest> {
         size().prop_map(ToGuest::Resize),
         any::<u8>().prop_map(ToGuest::Signal),
         output().prop_map(ToGuest::OutputClosed),
+        any::<u64>().prop_map(|unix_ns| ToGuest::Time { unix_ns }),
     ]
 }
 
@@ -99,6 +100,7 @@ pub(crate) fn to_host() -> impl Strategy<Value = ToHost> {
         any::<u32>().prop_map(ToHost::StdinConsumed),
         exit.prop_map(ToHost::Exited),
         Just(ToHost::OnConsole),
+        Just(ToHost::AskTime),
     ]
 }
 

@@ -6,7 +6,8 @@
 //! ever buffers more than a window.
 //!
 //! ```text
-//! workload:  guest → Hello, [OnConsole], Started, Output…, OutputEnd…, Exited      host → Stdin…, …
+//! workload:  guest → Hello, AskTime, [OnConsole], Started, Output…, OutputEnd…, Exited
+//!            host → Time, Stdin…, …
 //! exec:      host → Start; guest → Started | Failed, Output…, OutputEnd…, Exited
 //! ```
 //! `Exited` is last: all output was sent before it.
@@ -47,6 +48,8 @@ pub enum ToGuest {
     /// that writes to it gets `EPIPE`, and sends nothing more of it but `OutputEnd`. Does
     /// nothing to a terminal.
     OutputClosed(Output),
+    /// The answer to [`ToHost::AskTime`]: the host's `CLOCK_REALTIME` in nanoseconds.
+    Time { unix_ns: u64 },
 }
 
 /// From the guest to the host.
@@ -73,6 +76,9 @@ pub enum ToHost {
     /// The process has the console hvc0 for its streams, not this session: an init system
     /// that is the machine's PID 1. Before `Started`.
     OnConsole,
+    /// What time is it? On the workload's session, before the process is started, and now and
+    /// then from there on, once the last answer is there.
+    AskTime,
 }
 
 /// How a process ended.

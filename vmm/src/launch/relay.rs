@@ -5,6 +5,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::time::SystemTime;
 
 use nix::poll::PollFlags;
 use runcvm_protocol::frame::{self, Decoder, FrameError};
@@ -55,6 +56,8 @@ pub(crate) struct Relay {
     /// Sent once the process runs.
     waiting: Vec<ToGuest>,
     uptime_ns: Option<u64>,
+    /// The guest asked for the time.
+    time_wanted: bool,
     /// The machine's console, if it has one.
     console: Option<Console>,
     /// The process has the console for its streams.
@@ -96,6 +99,7 @@ impl Relay {
             started: false,
             waiting: Vec::new(),
             uptime_ns: None,
+            time_wanted: false,
             console: None,
             on_console: false,
             end: None,
@@ -210,6 +214,7 @@ impl Relay {
         if self.end.is_none() {
             self.read_stdin(set);
             self.acknowledge();
+            self.tell_time();
             self.transmit();
         } else if self.is_drained() {
             self.raw = None;
@@ -273,6 +278,15 @@ impl Relay {
         }
     }
 
+    /// Answers, once however often the guest asked, when it reads what was sent before.
+    fn tell_time(&mut self) {
+        if self.outgoing.len() < SEND_AHEAD && std::mem::take(&mut self.time_wanted) {
+            let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+            let unix_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+            self.send(&ToGuest::Time { unix_ns });
+        }
+    }
+
     fn transmit(&mut self) {
         while !self.outgoing.is_empty() {
             match self.socket.write(&self.outgoing) {
@@ -333,6 +347,7 @@ impl Relay {
             }
             ToHost::Exited(status) => self.finish(End::Exited(status)),
             ToHost::OnConsole => self.on_console = self.console.is_some(),
+            ToHost::AskTime => self.time_wanted = true,
         }
     }
 

@@ -369,3 +369,22 @@ fn two_streams_into_one_full_pipe_do_not_block_the_loop() {
     let of = |value| bytes.iter().filter(|&&b| b == value).count();
     assert_eq!((of(1), of(2)), (10_000, 10_000));
 }
+
+#[test]
+fn a_guest_that_asks_for_the_time_is_told_and_cannot_have_it_pile_up() {
+    let mut bench = Bench::new();
+    bench.say(&ToHost::AskTime);
+    bench.turn();
+    let ToGuest::Time { unix_ns } = bench.hear() else {
+        panic!("another message");
+    };
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let then = Duration::from_nanos(unix_ns);
+    assert!(then <= now && now - then < Duration::from_secs(60));
+    let question = frame::encode(&ToHost::AskTime).unwrap();
+    for _ in 0..200 {
+        bench.guest.write_all(&question.repeat(1000)).unwrap();
+        bench.turn();
+        assert!(bench.relay.outgoing.len() <= SEND_AHEAD + 100);
+    }
+}
