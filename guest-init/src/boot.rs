@@ -111,6 +111,10 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
     }
     let mut forwards = Forwards::new(&config.forwards, &root);
     mounts::mount_all_for_user(&root, &config.mounts)?;
+    if let Err(e) = mounts::fstab::mount(&root, &config.mounts, systemd) {
+        // They are mounted all the same.
+        kernel_log::error(&format!("cannot add disks to /etc/fstab: {e:#}"));
+    }
     forwards.mount_sockets(&root)?;
     let command = Command::new(&config.process, &root)?;
     command.make_cwd(&root)?;

@@ -4,7 +4,9 @@
 //! [`RootDir`]; then [`switch_root`] makes it the root.
 
 mod disks;
+pub(crate) mod fstab;
 mod options;
+mod scratch;
 mod socket;
 mod submount;
 mod tmpfs;
@@ -19,7 +21,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sys::stat::fstat;
 use nix::unistd::{chdir, chroot, fchdir, symlinkat};
 use runcvm_protocol::{Mount, MountSource};
@@ -30,9 +32,6 @@ use crate::rootdir::RootDir;
 
 /// Where the root filesystem is mounted first.
 pub(crate) const SYSROOT: &str = "/sysroot";
-
-/// Where a share is mounted of which only one file is wanted.
-const SCRATCH: &str = "/scratch";
 
 /// What hardly any filesystem is needed for.
 pub(crate) const HARDENED: MsFlags = MsFlags::MS_NOSUID
@@ -305,23 +304,13 @@ fn mount_shared_file(
     read_only: bool,
 ) -> Result<()> {
     let target = root.make_file(path)?;
-    make_own_dir(SCRATCH)?;
-    mount(
-        Some(tag),
-        SCRATCH,
-        Some("virtiofs"),
-        MsFlags::empty(),
-        NOTHING,
-    )
-    .with_context(|| format!("cannot mount share {tag}"))?;
-    let bound = bind_file(Path::new(OsStr::from_bytes(file)), &target, read_only);
-    umount2(SCRATCH, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {SCRATCH}"))?;
-    bound
+    let file = Path::new(OsStr::from_bytes(file));
+    scratch::with_share(tag, |dir| bind_file(dir, file, &target, read_only))
 }
 
-/// Mounts `file` of what is mounted on [`SCRATCH`] over the file `target`.
-fn bind_file(file: &Path, target: &OwnedFd, read_only: bool) -> Result<()> {
-    let share = RootDir::new(Path::new(SCRATCH))?;
+/// Mounts `file` of the share that is mounted on `dir` over the file `target`.
+fn bind_file(dir: &Path, file: &Path, target: &OwnedFd, read_only: bool) -> Result<()> {
+    let share = RootDir::new(dir)?;
     if read_only {
         make_read_only(&share)?;
         chdir("/")?;

@@ -30,6 +30,9 @@ pub(crate) fn isolated(namespaces: CloneFlags, test: impl FnOnce()) {
 }
 
 fn run(namespaces: CloneFlags, test: impl FnOnce()) {
+    // First: another test that was failing in the parent may hold what is needed below.
+    // SAFETY: takes a number only.
+    unsafe { libc::alarm(LIMIT) };
     // The harness captures what this thread prints, and nobody shows it for the child.
     std::panic::set_hook(Box::new(|panic| {
         let text = format!("{panic}\n");
@@ -42,8 +45,6 @@ fn run(namespaces: CloneFlags, test: impl FnOnce()) {
         // SAFETY: the default disposition runs no code of ours.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
-    // SAFETY: takes a number only.
-    unsafe { libc::alarm(LIMIT) };
     match unshare(namespaces) {
         Ok(()) => {
             if namespaces.contains(CloneFlags::CLONE_NEWNS) {

@@ -43,6 +43,14 @@ pub(super) fn mount(
     mounted.with_context(|| format!("{filesystem} with options {:?}", parsed.data))
 }
 
+/// The name of the disk with this serial number, as in `/dev`.
+pub(super) fn name(root: &RootDir, serial: &str) -> Result<OsString> {
+    let found = find(root, serial)?;
+    Ok(found
+        .with_context(|| format!("there is no disk {serial}"))?
+        .0)
+}
+
 /// Name and number of the disk with this serial number, by what sysfs says.
 fn find(root: &RootDir, serial: &str) -> Result<Option<(OsString, dev_t)>> {
     let blocks = Path::new("/sys/block");

@@ -6,10 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
-use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{FileStat, Mode};
 
-use super::{HARDENED, SCRATCH, make_own_dir, submount};
+use super::{scratch, submount};
 use crate::rootdir::RootDir;
 
 /// Permissions of a socket that takes the place of none.
@@ -22,18 +21,17 @@ pub(crate) fn mount_socket(
     path: &Path,
     original: Option<&FileStat>,
 ) -> Result<UnixListener> {
-    let what = || format!("cannot make the socket {}", path.display());
-    make_own_dir(SCRATCH)?;
-    let options = Some("size=4k,nr_inodes=8,mode=755");
-    nix::mount::mount(Some("sockets"), SCRATCH, Some("tmpfs"), HARDENED, options)
-        .with_context(what)?;
-    let made = make(root, path, original).with_context(what);
-    umount2(SCRATCH, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {SCRATCH}"))?;
-    made
+    scratch::with_memory("sockets", |dir| make(dir, root, path, original))
+        .with_context(|| format!("cannot make the socket {}", path.display()))
 }
 
-fn make(root: &RootDir, path: &Path, original: Option<&FileStat>) -> Result<UnixListener> {
-    let own = Path::new(SCRATCH).join("socket");
+fn make(
+    dir: &Path,
+    root: &RootDir,
+    path: &Path,
+    original: Option<&FileStat>,
+) -> Result<UnixListener> {
+    let own = dir.join("socket");
     let listener = UnixListener::bind(&own)?;
     let mode = original.map_or(MODE, |original| original.st_mode & 0o7777);
     std::fs::set_permissions(&own, PermissionsExt::from_mode(mode))?;

@@ -1,5 +1,6 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
+use nix::mount::{MntFlags, umount2};
 use nix::sched::CloneFlags;
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use runcvm_protocol::ByteBuf;
@@ -293,12 +294,16 @@ fn a_file_is_mounted_over_a_file() {
         fs::create_dir_all(share.join("dir")).unwrap();
         fs::write(share.join("one"), "shared").unwrap();
         // What a share of virtiofs would be.
-        fs::create_dir_all(SCRATCH).unwrap();
-        mount(Some(&share), SCRATCH, NOTHING, MsFlags::MS_BIND, NOTHING).unwrap();
+        let stage = path.join("stage");
+        fs::create_dir(&stage).unwrap();
+        mount(Some(&share), &stage, NOTHING, MsFlags::MS_BIND, NOTHING).unwrap();
+        let bind_file = |file, target: &OwnedFd, read_only| {
+            bind_file(&stage, Path::new(file), target, read_only)
+        };
         symlink("/etc/resolved", path.join("link")).unwrap();
         for (target, read_only) in [("/etc/new", false), ("/link", true)] {
             let fd = root.make_file(Path::new(target)).unwrap();
-            bind_file(Path::new("/one"), &fd, read_only).unwrap();
+            bind_file("/one", &fd, read_only).unwrap();
         }
         assert_eq!(fs::read(path.join("etc/new")).unwrap(), b"shared");
         fs::write(path.join("etc/new"), "changed").unwrap();
@@ -307,13 +312,41 @@ fn a_file_is_mounted_over_a_file() {
         assert_eq!(error.raw_os_error(), Some(libc::EROFS));
 
         let fd = root.make_file(Path::new("/etc/third")).unwrap();
-        let text = bind_file(Path::new("/dir"), &fd, false)
-            .unwrap_err()
-            .to_string();
+        let text = bind_file("/dir", &fd, false).unwrap_err().to_string();
         assert!(text.contains("is a directory"), "{text}");
-        assert!(bind_file(Path::new("/none"), &fd, false).is_err());
-        umount2(SCRATCH, MntFlags::MNT_DETACH).unwrap();
-        fs::remove_dir(SCRATCH).unwrap();
+        assert!(bind_file("/none", &fd, false).is_err());
+        umount2(&stage, MntFlags::MNT_DETACH).unwrap();
+    });
+}
+
+#[test]
+fn disks_are_in_the_table_of_filesystems() {
+    mount_test(|root, path| {
+        let disk = |target: &str| Mount {
+            source: MountSource::Disk {
+                serial: "disk0".into(),
+                filesystem: "ext4".into(),
+                options: ByteBuf::from("noatime"),
+            },
+            target: ByteBuf::from(target),
+            read_only: false,
+        };
+        let block = path.join("sys/block/vdc");
+        fs::create_dir_all(&block).unwrap();
+        fs::write(block.join("serial"), "disk0").unwrap();
+        fs::write(block.join("dev"), "254:32\n").unwrap();
+        fstab::mount(root, &[tmpfs("/x", "", false)], false).unwrap();
+        assert!(!path.join("etc/fstab").exists());
+
+        fs::create_dir(path.join("etc")).unwrap();
+        symlink("real", path.join("etc/fstab")).unwrap();
+        fs::write(path.join("etc/real"), "# the image's").unwrap();
+        fstab::mount(root, &[disk("/a b"), tmpfs("/x", "", false)], false).unwrap();
+        let table = "# the image's\n/dev/vdc /a\\040b ext4 defaults,noatime 0 0\n";
+        assert_eq!(fs::read_to_string(path.join("etc/fstab")).unwrap(), table);
+        umount2(&path.join("etc/real"), MntFlags::MNT_DETACH).unwrap();
+        let own = fs::read_to_string(path.join("etc/real")).unwrap();
+        assert_eq!(own, "# the image's");
     });
 }
 
