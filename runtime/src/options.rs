@@ -116,6 +116,19 @@ pub(crate) enum Break {
     PreMachine,
 }
 
+impl Break {
+    const ALL: [Self; 3] = [Self::PreNet, Self::PostNet, Self::PreMachine];
+
+    /// As users know it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::PreNet => "prenet",
+            Self::PostNet => "postnet",
+            Self::PreMachine => "preqemu",
+        }
+    }
+}
+
 /// An environment, taken apart.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Environment {
@@ -257,15 +270,9 @@ fn breaks(name: &str, value: &str) -> Result<Vec<Break>> {
         .split(',')
         .map(str::trim)
         .filter(|word| !word.is_empty());
-    let moments = words.map(|word| {
-        let moments = [
-            ("prenet", Break::PreNet),
-            ("postnet", Break::PostNet),
-            ("preqemu", Break::PreMachine),
-        ];
-        choice(name, word, &moments)
-    });
-    let mut breaks: Vec<_> = moments.collect::<Result<_>>()?;
+    let moments = Break::ALL.map(|moment| (moment.name(), moment));
+    let chosen = words.map(|word| choice(name, word, &moments));
+    let mut breaks: Vec<_> = chosen.collect::<Result<_>>()?;
     breaks.sort_unstable();
     breaks.dedup();
     Ok(breaks)

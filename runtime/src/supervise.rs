@@ -126,7 +126,10 @@ fn break_at(moments: &[Break], moment: Break) -> Result<()> {
         complain("warning: RUNCVM_BREAK has no effect without a terminal (docker run -it)");
         return Ok(());
     }
-    complain("the machine is not started yet; this is a shell beside it, which ends with exit");
+    complain(&format!(
+        "{}: the machine is not started yet; this is a shell beside it, which ends with exit",
+        moment.name()
+    ));
     let mut shell = Command::new("/bin/sh");
     // SAFETY: between fork and exec this makes one system call and allocates nothing.
     unsafe { shell.pre_exec(|| Ok(SigSet::empty().thread_set_mask()?)) };

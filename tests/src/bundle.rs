@@ -9,7 +9,7 @@ use crate::case::Case;
 use crate::docker::daemon::install;
 use crate::process::Output;
 use crate::rootfs::{Rootfs, scratch};
-use crate::runc::{self, RunningContainer};
+use crate::runc::{self, RunningContainer, Runtime};
 
 /// An OCI bundle for a command.
 ///
@@ -27,6 +27,7 @@ pub struct Bundle {
     rootfs: Rootfs,
     mounts: Vec<Value>,
     read_only: bool,
+    below: Option<&'static str>,
 }
 
 impl Bundle {
@@ -42,6 +43,7 @@ impl Bundle {
             rootfs: rootfs.clone(),
             mounts: Vec::new(),
             read_only: false,
+            below: None,
         }
     }
 
@@ -71,6 +73,13 @@ impl Bundle {
         self
     }
 
+    /// With this runtime below ours, in place of runc.
+    #[must_use]
+    pub fn below(mut self, runtime: &'static str) -> Self {
+        self.below = Some(runtime);
+        self
+    }
+
     /// Runs it with our runtime.
     #[track_caller]
     pub fn run(&self) -> Output {
@@ -89,6 +98,10 @@ impl Bundle {
     }
 
     fn start_by(&self, runtime: PathBuf) -> RunningContainer {
+        let runtime = Runtime {
+            program: runtime,
+            below: self.below,
+        };
         runc::start_by(runtime, &self.case, &self.rootfs, |config| {
             let mounts = config["mounts"].as_array_mut().expect("it is a list");
             mounts.extend(self.mounts.iter().cloned());

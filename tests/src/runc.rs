@@ -35,11 +35,36 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
+/// A program that takes runc's arguments.
+#[derive(Clone, Debug)]
+pub(crate) struct Runtime {
+    pub(crate) program: PathBuf,
+    /// What it is to use, if it is ours and not to use runc.
+    pub(crate) below: Option<&'static str>,
+}
+
+impl Runtime {
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.envs(self.below.map(|below| ("RUNCVM_OCI_RUNTIME", below)));
+        command
+    }
+}
+
+impl From<&str> for Runtime {
+    fn from(program: &str) -> Self {
+        Self {
+            program: program.into(),
+            below: None,
+        }
+    }
+}
+
 /// A container in the background; also a [`Running`]. Dropping it kills it.
 #[derive(Debug)]
 pub struct RunningContainer {
     running: Option<Running>,
-    runtime: PathBuf,
+    runtime: Runtime,
     id: String,
     bundle: TempDir,
     rootfs: Rootfs,
@@ -65,7 +90,7 @@ impl RunningContainer {
             .path()
             .join(format!("process-{}.json", number()));
         write(&process, &self::process(case, &self.rootfs));
-        let mut command = Command::new(&self.runtime);
+        let mut command = self.runtime.command();
         command
             .args(["exec", "--process"])
             .arg(&process)
@@ -76,9 +101,14 @@ impl RunningContainer {
     /// Another verb for it, with options before its name and arguments behind.
     #[track_caller]
     pub fn verb(&self, verb: &[&str], args: &[&str]) -> Output {
-        let mut command = Command::new(&self.runtime);
+        self.start_verb(&Case::new([""; 0]), verb, args).wait()
+    }
+
+    /// As [`Self::verb`], in the background, with the streams of `case`.
+    pub fn start_verb(&self, case: &Case, verb: &[&str], args: &[&str]) -> Running {
+        let mut command = self.runtime.command();
         command.args(verb).arg(&self.id).args(args);
-        Case::new([""; 0]).spawn(command).wait()
+        case.spawn(command)
     }
 
     /// Its root filesystem.
@@ -98,7 +128,9 @@ impl Deref for RunningContainer {
 impl Drop for RunningContainer {
     fn drop(&mut self) {
         if self.running.is_some() {
-            let _ = Command::new(&self.runtime)
+            let _ = self
+                .runtime
+                .command()
                 .args(["delete", "--force", &self.id])
                 .stdin(Stdio::null())
                 .output();
@@ -110,10 +142,10 @@ pub(crate) fn start(case: &Case, rootfs: &Rootfs) -> RunningContainer {
     start_by("runc".into(), case, rootfs, |_| {})
 }
 
-/// Starts it by `runtime`, a program that takes runc's arguments; `change` has the last word on
+/// Starts it by `runtime`; `change` has the last word on
 /// its `config.json`.
 pub(crate) fn start_by(
-    runtime: PathBuf,
+    runtime: Runtime,
     case: &Case,
     rootfs: &Rootfs,
     change: impl FnOnce(&mut Value),
@@ -123,7 +155,7 @@ pub(crate) fn start_by(
     let mut config = config(case, rootfs);
     change(&mut config);
     write(&bundle.path().join("config.json"), &config);
-    let mut command = Command::new(&runtime);
+    let mut command = runtime.command();
     command
         .arg("run")
         .arg("--bundle")

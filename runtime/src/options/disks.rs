@@ -67,6 +67,9 @@ fn parse_disk(spec: &str) -> Result<DiskOption> {
     if dst == Path::new("/") {
         bail!("RUNCVM_DISKS: {spec} would hide the root filesystem; {FORM}");
     }
+    if src.starts_with(&dst) {
+        bail!("RUNCVM_DISKS: {spec} has a file below its own mountpoint; {FORM}");
+    }
     if fs.is_empty() || !fs.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         bail!("RUNCVM_DISKS: {spec} has no filesystem's name as its third field; {FORM}");
     }
@@ -194,6 +197,7 @@ mod tests {
             ("/a,/b/../c,ext4", "the mountpoint of /a,/b/../c,ext4"),
             ("/a,/a/,ext4", "its own mountpoint"),
             ("/a,/,ext4", "hide the root"),
+            ("/a/b/disk,/a,ext4,1G", "a file below its own mountpoint"),
             ("/a,/b,", "no filesystem's name"),
             ("/a,/b,ext 4", "no filesystem's name"),
             ("/a,/b,ext4,big", "/a,/b,ext4,big has no size"),

@@ -1,8 +1,12 @@
 //! Containers made by runcvm-runtime, without docker: what the shim does with it.
 
+mod disks;
+mod options;
+mod verbs;
+
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,7 +19,15 @@ fn start(bundle: impl FnOnce(Bundle) -> Bundle) -> RunningContainer {
 }
 
 fn start_case(case: &Case, bundle: impl FnOnce(Bundle) -> Bundle) -> RunningContainer {
-    let container = bundle(Bundle::new(&case.clone().stdin())).start();
+    start_over(case, &Rootfs::private(), bundle)
+}
+
+fn start_over(
+    case: &Case,
+    rootfs: &Rootfs,
+    bundle: impl FnOnce(Bundle) -> Bundle,
+) -> RunningContainer {
+    let container = bundle(Bundle::over(&case.clone().stdin(), rootfs)).start();
     container.wait_for("ready\n");
     container
 }
@@ -280,52 +292,6 @@ fn a_read_only_root_has_writable_volumes() {
         "{}",
         output.err()
     );
-}
-
-#[test]
-fn disks_are_made_filled_and_used_again() {
-    let dir = scratch();
-    let rootfs = Rootfs::private();
-    let home = rootfs.path().join("srv/home");
-    fs::create_dir(&home).unwrap();
-    fs::write(home.join("file"), "content\n").unwrap();
-    chown(home.join("file"), Some(1234), Some(5678)).unwrap();
-    chown(&home, Some(42), Some(43)).unwrap();
-    fs::set_permissions(&home, fs::Permissions::from_mode(0o1770)).unwrap();
-    let disks = "/disks/a/one,/srv/home,ext4,64M;/two,/new/place,ext2,16M";
-    let script = "stat -c '%u:%g %a' /srv/home /srv/home/file; cat /srv/home/file; \
-                  for m in /srv/home /new/place; do findmnt -rno SOURCE,FSTYPE $m; done; \
-                  cat /srv/home/count 2>/dev/null; echo x >>/srv/home/count";
-    let run = || {
-        let case = Case::sh(script).env("RUNCVM_DISKS", disks);
-        Bundle::over(&case, &rootfs)
-            .bind(dir.path(), "/disks", &["rw"])
-            .run()
-            .succeeded()
-            .out()
-    };
-    let expected = "42:43 1770\n1234:5678 644\ncontent\n/dev/vda ext4\n/dev/vdb ext2\n";
-    assert_eq!(run(), expected);
-    assert_eq!(run(), format!("{expected}x\n"));
-    let disk = fs::metadata(dir.path().join("a/one")).unwrap();
-    assert_eq!(disk.len(), 64 << 20);
-    assert!(
-        disk.blocks() * 512 < 32 << 20,
-        "it is sparse: {}",
-        disk.blocks()
-    );
-    assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
-
-    for (spec, part) in [
-        ("/x,/srv/home,ext4", "needs a size"),
-        ("/etc,/srv/home,ext4,1G", "/etc is no file"),
-        ("/x,/srv/home,xfs,1G", "ext2, ext3, ext4"),
-        ("/x,/etc/hostname,ext4,1G", "/etc/hostname"),
-    ] {
-        let case = Case::new(["true"]).env("RUNCVM_DISKS", spec);
-        let error = Bundle::over(&case, &rootfs).run().refused();
-        assert!(error.contains(spec) && error.contains(part), "{error}");
-    }
 }
 
 #[test]
