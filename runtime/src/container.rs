@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::Process;
+use runcvm_kernels::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::options::Options;
@@ -43,6 +44,18 @@ pub(crate) struct ContainerSpec {
     pub(crate) options: Options,
     /// Sentences for the container's stderr, before anything else.
     pub(crate) warnings: Vec<String>,
+}
+
+impl ContainerSpec {
+    /// Where `store` has the modules of its kernel; none if they are in the image.
+    pub(crate) fn modules(&self, store: &Store) -> Result<Option<PathBuf>, StoreError> {
+        let name = match &self.kernel {
+            Kernel::Default => None,
+            Kernel::Bundle(name) => Some(name.as_str()),
+            Kernel::OfImage(_) => return Ok(None),
+        };
+        Ok(Some(store.resolve(name)?.modules))
+    }
 }
 
 /// The kernel that a machine boots.

@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use runcvm_kernels::Prefix;
+use runcvm_kernels::rootfs::Image;
+use runcvm_kernels::{Prefix, Store};
 use serde_json::Value;
 
 use crate::arguments::VerbArguments;
@@ -15,7 +16,11 @@ use crate::debug;
 use crate::executable::{self, View};
 use crate::handover::Handover;
 use crate::kernel_choice;
-use runcvm_kernels::rootfs::Image;
+use crate::mountpoints::Mountpoints;
+use crate::supervise::jail;
+
+/// A directory of the guest to which programs of older versions write their status.
+const EXIT_FILES: &str = "/.runcvm";
 
 /// Where a container and its configuration are.
 struct Bundle {
@@ -38,7 +43,12 @@ pub(crate) fn create(
     let mut config = original.clone();
     let mut spec = config::rewrite(&mut config, id, &Host::look())?;
     let prefix = Prefix::find();
-    look_into_image(&mut spec, &bundle, &original, &prefix)?;
+    let image = bundle.image(&original);
+    choose_kernel(&mut spec, image.as_ref(), &prefix)?;
+    if let Some(image) = &image {
+        look_for_program(&spec, image, &original)?;
+        mountpoints(&spec, image, &prefix)?.add_hook(&mut config)?;
+    }
     if spec.options.runtime_debug {
         debug::write(&[("original", &original), ("rewritten", &config)], &spec);
     }
@@ -80,22 +90,31 @@ pub(crate) fn refuse_files(arguments: &VerbArguments) -> Result<()> {
     }
 }
 
-/// Chooses the kernel, and tells early if the program is not there.
-fn look_into_image(
-    spec: &mut ContainerSpec,
-    bundle: &Bundle,
-    config: &Value,
-    prefix: &Prefix,
-) -> Result<()> {
-    let image = bundle.image(config);
-    let choice = kernel_choice::choose(spec.options.kernel.as_deref(), prefix, image.as_ref())
+/// Chooses the kernel where the options do not.
+fn choose_kernel(spec: &mut ContainerSpec, image: Option<&Image>, prefix: &Prefix) -> Result<()> {
+    let choice = kernel_choice::choose(spec.options.kernel.as_deref(), prefix, image)
         .context("the machine has no kernel")?;
     spec.kernel = choice.kernel;
     spec.warnings.extend(choice.warning);
-    let Some(image) = image else {
-        // runc says what is wrong with it.
-        return Ok(());
-    };
+    Ok(())
+}
+
+/// Makes the directories that the machine needs in its image.
+fn mountpoints(spec: &ContainerSpec, image: &Image, prefix: &Prefix) -> Result<Mountpoints> {
+    let mut paths = vec![PathBuf::from(EXIT_FILES)];
+    // Without a kernel the container says so when it starts.
+    if let Ok(Some(modules)) = spec.modules(&Store::new(prefix)) {
+        let all = Path::new(jail::MODULES);
+        paths.push(match modules.file_name() {
+            Some(release) if !spec.options.mount_lib_modules => all.join(release),
+            _ => all.to_owned(),
+        });
+    }
+    Mountpoints::make(image, &paths)
+}
+
+/// Tells early if the program is not there.
+fn look_for_program(spec: &ContainerSpec, image: &Image, config: &Value) -> Result<()> {
     let mounts = config
         .get("mounts")
         .and_then(Value::as_array)
@@ -104,7 +123,7 @@ fn look_into_image(
     let targets = mounts.filter_map(|mount| mount.get("destination")?.as_str());
     let disks = spec.options.disks.iter().map(|disk| disk.dst.clone());
     let view = View::new(
-        &image,
+        image,
         targets.map(|path| normal(path.as_ref())).chain(disks),
     );
     let process = &spec.process;

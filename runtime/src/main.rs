@@ -17,6 +17,7 @@ mod handover;
 mod inherited;
 mod install;
 mod kernel_choice;
+mod mountpoints;
 mod network;
 mod options;
 mod pause;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     match args.first().and_then(|verb| verb.to_str()) {
         Some(supervise::VERB) => return supervise::run(&args[1..], runcvm_vmm::launch::now()),
         Some(attach::VERB) => return attach::run(),
+        Some(mountpoints::VERB) => return mountpoints::tidy(args.get(1)),
         // What the launcher starts is the program that it is part of.
         Some("machine") => {
             let started = runcvm_vmm::launch::now();

@@ -6,7 +6,7 @@
 //! and goes on in [`second_stage`].
 
 mod disks;
-mod jail;
+pub(crate) mod jail;
 mod mounts;
 mod sockets;
 mod spec;

@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
@@ -29,7 +30,7 @@ use runcvm_kernels::{Prefix, Store};
 
 use super::complain;
 use super::mounts::{self, Mount, ProcSelf};
-use crate::container::{ContainerSpec, Kernel};
+use crate::container::ContainerSpec;
 use runcvm_kernels::rootfs::Image;
 
 /// Where the image's tree is, in the jail.
@@ -37,6 +38,9 @@ pub(super) const IMAGE: &str = "/vm";
 
 /// Where we are installed, in the jail.
 pub(super) const PREFIX: &str = "/opt/runcvm";
+
+/// Where the guest looks for its kernel's modules, a directory for each release.
+pub(crate) const MODULES: &str = "/lib/modules";
 
 /// Paths of the container that the guest does not see.
 pub(super) const DISKS: &str = "/disks";
@@ -132,21 +136,24 @@ fn make_mountpoints(spec: &ContainerSpec, image: &Image) -> Result<()> {
 /// Mounts the kernel's modules where the guest looks for them. Not all images let one; few
 /// need them.
 fn add_modules(spec: &ContainerSpec, image: &Image) {
-    let name = match &spec.kernel {
-        Kernel::Default => None,
-        Kernel::Bundle(name) => Some(name.as_str()),
-        // They are there.
-        Kernel::OfImage(_) => return,
-    };
     let result = || -> Result<()> {
-        let bundle = Store::new(&Prefix::new(PREFIX)).resolve(name)?;
-        let release = bundle.modules.file_name().context("no release")?;
-        let place = Path::new("/lib/modules");
-        let (source, place) = match spec.options.mount_lib_modules {
-            true => (bundle.modules.parent().context("no parent")?, place.into()),
-            false => (bundle.modules.as_path(), place.join(release)),
+        let Some(modules) = spec.modules(&Store::new(&Prefix::new(PREFIX)))? else {
+            return Ok(());
         };
-        let place = image.make_directory(&place)?;
+        let release = modules.file_name().context("no release")?;
+        let over_all = || -> Result<_> {
+            let all = modules.parent().context("no parent")?;
+            Ok((all, image.make_directory(MODULES.as_ref())?))
+        };
+        let (source, place) = if spec.options.mount_lib_modules {
+            over_all()?
+        } else {
+            match image.make_directory(&Path::new(MODULES).join(release)) {
+                // Somebody has mounted the host's there, read-only.
+                Err(Errno::EROFS) => over_all()?,
+                place => (modules.as_path(), place?),
+            }
+        };
         mounts::attach(mounts::bind(File::open(source)?)?, place, c".")?;
         Ok(())
     }();
