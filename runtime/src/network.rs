@@ -14,7 +14,7 @@ mod traffic;
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use runcvm_vmm::launch::net::NetSpec;
 
 use interfaces::Interface;
@@ -50,6 +50,11 @@ pub(crate) fn set_up(root: &Path, vnc: Option<u16>) -> Result<Network> {
 
 /// Puts a tap beside `interface` and has traffic flow between them.
 fn connect(netlink: &mut Netlink, interface: &Interface, local: &[Local]) -> Result<NetSpec> {
+    ensure!(
+        interface.arp,
+        "It knows no hardware addresses, as with ipvlan in mode l3: a machine needs a network with \
+         them, such as a bridge, macvlan, or ipvlan in mode l2"
+    );
     let tap = format!("tap-{}", interface.index);
     let index = tap::make(netlink, &tap).with_context(|| format!("The tap {tap}"))?;
     traffic::join(netlink, interface.index, index, local)?;

@@ -28,6 +28,7 @@ pub struct Bundle {
     mounts: Vec<Value>,
     read_only: bool,
     below: Option<&'static str>,
+    network: Option<String>,
 }
 
 impl Bundle {
@@ -44,6 +45,7 @@ impl Bundle {
             mounts: Vec::new(),
             read_only: false,
             below: None,
+            network: None,
         }
     }
 
@@ -70,6 +72,13 @@ impl Bundle {
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
+        self
+    }
+
+    /// In the network namespace at this path.
+    #[must_use]
+    pub fn network(mut self, path: &str) -> Self {
+        self.network = Some(path.to_owned());
         self
     }
 
@@ -106,6 +115,13 @@ impl Bundle {
             let mounts = config["mounts"].as_array_mut().expect("it is a list");
             mounts.extend(self.mounts.iter().cloned());
             config["root"]["readonly"] = self.read_only.into();
+            let namespaces = config["linux"]["namespaces"].as_array_mut();
+            let namespaces = namespaces.expect("it is a list").iter_mut();
+            for namespace in namespaces.filter(|namespace| namespace["type"] == "network") {
+                if let Some(path) = &self.network {
+                    namespace["path"] = path.as_str().into();
+                }
+            }
         })
     }
 }

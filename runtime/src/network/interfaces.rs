@@ -22,6 +22,8 @@ pub(super) struct Interface {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) mac: [u8; 6],
+    /// It finds its neighbours by their hardware addresses.
+    pub(super) arp: bool,
     /// In bytes.
     pub(super) mtu: u16,
     /// Addresses with prefix lengths, but for those that a kernel makes by itself.
@@ -89,6 +91,7 @@ fn interface(message: &LinkMessage) -> Option<Interface> {
         index: header.index,
         name: String::new(),
         mac: [0; 6],
+        arp: !header.flags.contains(LinkFlags::Noarp),
         mtu: 0,
         addresses: Vec::new(),
         routes: Vec::new(),

@@ -377,6 +377,16 @@ fn interfaces_are_read_with_addresses_and_routes() {
     let names: Vec<_> = interfaces.iter().map(|i| i.name.as_str()).collect();
     assert_eq!(names, ["other", "eth0"], "up, and Ethernet");
     assert!(interfaces[0].addresses.is_empty(), "{interfaces:?}");
+    assert_eq!(
+        interfaces.iter().map(|i| i.arp).collect::<Vec<_>>(),
+        [false, true]
+    );
+    let root = tempfile::tempdir().unwrap();
+    let error = container.run(|| format!("{:#}", set_up(root.path(), None).unwrap_err()));
+    assert!(
+        error.contains("interface other") && error.contains("ipvlan"),
+        "{error}"
+    );
     let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
     let route = |to, prefix, by: Option<&str>, metric| runcvm_protocol::Route {
         destination: (ip(to), prefix),

@@ -48,6 +48,7 @@ pub(super) fn prepare(options: &[DiskOption], cpus: u8, image: &Image) -> Result
             .with_context(|| format!("RUNCVM_DISKS: {} cannot be used", option.spec))?;
         let id = format!("disk{index}");
         disks.disks.push(DiskSpec {
+            no_links: true,
             path,
             read_only: false,
             id: id.clone(),

@@ -1,6 +1,7 @@
 //! Containers made by runcvm-runtime, without docker: what the shim does with it.
 
 mod disks;
+mod networks;
 mod options;
 mod verbs;
 

@@ -203,6 +203,7 @@ pub(super) fn disk(text: &OsStr, cpus: u8) -> Result<DiskSpec> {
     );
     let path = PathBuf::from(OsStr::from_bytes(path));
     Ok(DiskSpec {
+        no_links: false,
         id: id.unwrap_or_else(|| disk::default_id(&path)),
         path,
         read_only,

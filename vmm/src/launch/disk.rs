@@ -3,9 +3,11 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use thiserror::Error;
 
 use super::patience::insist;
@@ -24,6 +26,8 @@ pub const MAX_QUEUES: u16 = 64;
 pub struct DiskSpec {
     /// A raw file or block device.
     pub path: PathBuf,
+    /// No part of the path may be a symbolic link: others can change what it leads through.
+    pub no_links: bool,
     pub read_only: bool,
     /// Serial number that the guest reads; at most [`MAX_ID`] bytes.
     pub id: String,
@@ -55,8 +59,12 @@ pub(crate) fn open(spec: &DiskSpec) -> Result<File, Error> {
             source: Some(source),
         }
     };
-    let metadata = spec.path.metadata().map_err(failed("cannot be used"))?;
-    let kind = metadata.file_type();
+    // A device would do things on being opened, so it is looked at before.
+    let found = find(spec).map_err(failed("cannot be used"))?;
+    let kind = found
+        .metadata()
+        .map_err(failed("cannot be used"))?
+        .file_type();
     if !(kind.is_file() || kind.is_block_device()) {
         return Err(refuse(
             "is neither a file nor a block device, one of which a disk must be",
@@ -66,7 +74,7 @@ pub(crate) fn open(spec: &DiskSpec) -> Result<File, Error> {
         .read(true)
         .write(!spec.read_only)
         .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
-        .open(&spec.path)
+        .open(format!("/proc/self/fd/{}", found.as_raw_fd()))
         .map_err(failed(if spec.read_only {
             "cannot be opened"
         } else {
@@ -97,6 +105,16 @@ pub(crate) fn open(spec: &DiskSpec) -> Result<File, Error> {
     Ok(file)
 }
 
+/// What is at its path, open to be looked at only.
+fn find(spec: &DiskSpec) -> io::Result<File> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
+    let how = match spec.no_links {
+        true => how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS),
+        false => how,
+    };
+    Ok(openat2(AT_FDCWD, &spec.path, how)?.into())
+}
+
 /// The serial number of a disk that was given none: its file's name, as far as that is
 /// printable ASCII.
 pub fn default_id(path: &Path) -> String {
@@ -113,6 +131,7 @@ mod tests {
     fn spec(path: &Path, read_only: bool) -> DiskSpec {
         DiskSpec {
             path: path.into(),
+            no_links: false,
             read_only,
             id: String::new(),
             queues: 1,
@@ -145,6 +164,20 @@ mod tests {
             std::fs::write(&path, vec![0; length]).unwrap();
             assert_eq!(open(&spec(&path, true)).is_ok(), ok, "{length}");
         }
+    }
+
+    #[test]
+    fn links_are_followed_where_they_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("disk"), [0; 512]).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("disk", &link).unwrap();
+        let mut spec = spec(&link, false);
+        open(&spec).unwrap();
+        spec.no_links = true;
+        open(&spec).unwrap_err();
+        spec.path = dir.path().join("disk");
+        open(&spec).unwrap();
     }
 
     #[test]

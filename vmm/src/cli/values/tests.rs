@@ -100,6 +100,7 @@ fn disk_options_are_read_from_the_end() {
     assert_eq!(
         plain,
         DiskSpec {
+            no_links: false,
             path: "/d/data.img".into(),
             read_only: false,
             id: "data.img".into(),
