@@ -6,13 +6,13 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use runcvm_devices::GuestMemory;
 use thiserror::Error;
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
-    mmap::FromRangesError,
+    GuestRegionMmap, mmap::FromRangesError,
 };
 
 use crate::layout;
@@ -33,6 +33,16 @@ pub enum MemoryError {
     #[error("The host refused a memory file of {size} bytes")]
     Memfd {
         size: u64,
+        #[source]
+        source: io::Error,
+    },
+    /// The host has not set aside so many huge pages, or others have them.
+    #[error(
+        "The host has no {pages} huge pages of 2 MiB to spare: its administrator sets them aside \
+         with the sysctl vm.nr_hugepages"
+    )]
+    HugePages {
+        pages: u64,
         #[source]
         source: io::Error,
     },
@@ -60,12 +70,24 @@ pub fn create(size: u64) -> Result<GuestMemory, MemoryError> {
 }
 
 /// As [`create`], of the huge pages that the host's administrator has set aside, all of which
-/// are reserved at once. The size is rounded up to whole ones.
+/// are taken at once. The size is rounded up to whole ones.
 pub fn create_huge(size: u64) -> Result<GuestMemory, MemoryError> {
     const HUGE_PAGE: u64 = 2 << 20;
     let size = size.checked_next_multiple_of(HUGE_PAGE);
     let size = size.ok_or(MemoryError::BadSize(u64::MAX))?;
-    make(size, MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB)
+    let memory = make(size, MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB)?;
+    // One that was missing later would end the process.
+    let take = |region: &GuestRegionMmap| {
+        let file = region.file_offset().ok_or(io::ErrorKind::InvalidInput)?;
+        let (start, len) = (i64_of(file.start())?, i64_of(region.len())?);
+        Ok(fallocate(file.file(), FallocateFlags::empty(), start, len)?)
+    };
+    let taken = memory.iter().try_for_each(take);
+    taken.map_err(|source| MemoryError::HugePages {
+        pages: size / HUGE_PAGE,
+        source,
+    })?;
+    Ok(memory)
 }
 
 fn make(size: u64, flags: MFdFlags) -> Result<GuestMemory, MemoryError> {
@@ -199,6 +221,20 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn huge_pages_that_are_not_there_are_counted() {
+        match create_huge(1 << 40) {
+            Err(error @ MemoryError::HugePages { .. }) => {
+                assert!(
+                    error.to_string().contains("no 524288 huge pages"),
+                    "{error}"
+                );
+            }
+            Err(MemoryError::Memfd { .. }) => eprintln!("skipped: this kernel has no huge pages"),
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn files_are_copied_to_either_side_of_the_hole() {

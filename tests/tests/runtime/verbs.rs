@@ -36,7 +36,8 @@ fn exec_by_arguments() {
             "echo \"$A\"; pwd; id -u; id -G; echo err >&2; exit 4",
         ],
     );
-    assert_eq!(output.out(), "b c\n/usr\n1000\n2000 7\n");
+    // The container's own groups are kept, as runc does.
+    assert_eq!(output.out(), "b c\n/usr\n1000\n2000 0 7\n");
     assert_eq!((output.err().as_str(), output.status), ("err\n", 4));
     let terminal = container.start_verb(
         &Case::new([""; 0]).terminal(33, 99),
