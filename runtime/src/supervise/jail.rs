@@ -87,7 +87,11 @@ pub(super) fn enter(spec: &ContainerSpec, prefix: &OwnedFd) -> Result<()> {
     move_own(&jail, &image)?;
     move_disks(&proc, &image)?;
     detach_others(&proc, &image, &spec.volumes)?;
-    mounts::attach(prefix, &jail, c"opt/runcvm").context("runcvm cannot be mounted")?;
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    mounts::restrict(prefix, attributes)
+        .map_err(io::Error::from)
+        .and_then(|()| mounts::attach(prefix, &jail, c"opt/runcvm"))
+        .context("runcvm cannot be mounted")?;
     restrict(
         PREFIX,
         MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV,

@@ -194,7 +194,10 @@ fn volumes_are_the_hosts_and_nothing_else_is() {
         mounts,
         ["/vm", "/vm/data", "/vm/etc/hosts", "/vm/read/only"]
     );
-    assert!(beside(&container, "touch /x /opt/runcvm/x 2>&1 || true").contains("Read-only"));
+    for path in ["/x", "/opt/runcvm/x", "/opt/runcvm/kernels/x"] {
+        let refused = beside(&container, &format!("touch {path} 2>&1 || true"));
+        assert!(refused.contains("Read-only"), "{path}: {refused}");
+    }
 }
 
 /// Copies Debian's kernel to `root` as Debian does, with the modules that a machine needs at

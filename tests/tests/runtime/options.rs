@@ -104,9 +104,16 @@ fn without_options_none_of_them_holds() {
 }
 
 #[test]
-fn a_status_can_be_written() {
-    let case = Case::sh("echo 77 >/.runcvm/exit-code");
-    assert_eq!(Bundle::new(&case).run().status, 77);
+fn a_status_and_the_serial_port_can_be_written() {
+    let case = Case::sh("echo by serial >/dev/ttyS0; echo 77 >/.runcvm/exit-code")
+        .env("RUNCVM_DISPLAY_MODE", "serial");
+    let output = Bundle::new(&case).run();
+    assert_eq!((output.out().as_str(), output.status), ("", 77));
+    let err = output.err();
+    assert!(
+        err.contains("by serial") && err.contains("Linux version "),
+        "{err}"
+    );
 }
 
 #[test]
