@@ -217,7 +217,7 @@ fn the_machines_first_process_can_be_chosen() {
             "{}",
             output.err()
         );
-        assert_eq!(output.status, 0);
+        assert_eq!(output.status, 0, "{}", output.err());
         let name = rootfs.path().join(".dockerenv");
         fs::rename(rootfs.path().join(".dockerenv.runcvm"), name).unwrap();
     }
