@@ -382,8 +382,8 @@ fn a_guest_that_asks_for_the_time_is_told_and_cannot_have_it_pile_up() {
     let then = Duration::from_nanos(unix_ns);
     assert!(then <= now && now - then < Duration::from_secs(60));
     let question = frame::encode(&ToHost::AskTime).unwrap();
-    for _ in 0..200 {
-        bench.guest.write_all(&question.repeat(1000)).unwrap();
+    for _ in 0..8 {
+        bench.guest.write_all(&question.repeat(10_000)).unwrap();
         bench.turn();
         assert!(bench.relay.outgoing.len() <= SEND_AHEAD + 100);
     }
