@@ -82,6 +82,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         kernel: bundle.vmlinux,
         initramfs: Some(initramfs),
         disk: None,
+        share: None,
         init: "",
         cpus: options.cpus,
         memory_mib: options.memory,

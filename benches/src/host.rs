@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::path::Path;
 
 use runcvm_vmm::kvm::probe;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub(crate) struct Host {
     pub(crate) kvm: String,
     /// It is itself a virtual machine.
     pub(crate) is_virtual: bool,
+    /// Limits of the control group that monitors run in, which can hold them up: `cpu.max` and
+    /// `memory.max`, where they are not "max".
+    pub(crate) limits: Vec<String>,
 }
 
 impl Host {
@@ -41,8 +45,28 @@ impl Host {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             kvm,
             is_virtual: flags.split(' ').any(|flag| flag == "hypervisor"),
+            limits: limits(&read("/proc/self/cgroup")),
         }
     }
+}
+
+/// Limits of the control group (version 2) in `/proc/self/cgroup`, and of those above it.
+fn limits(cgroup: &str) -> Vec<String> {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/"));
+    let group = Path::new("/sys/fs/cgroup").join(path.unwrap_or_default());
+    let mut limits = Vec::new();
+    for directory in group
+        .ancestors()
+        .take_while(|dir| dir.starts_with("/sys/fs/cgroup"))
+    {
+        for file in ["cpu.max", "memory.max"] {
+            let limit = fs::read_to_string(directory.join(file)).unwrap_or_default();
+            if !limit.is_empty() && !limit.starts_with("max") {
+                limits.push(format!("{}/{file} {}", directory.display(), limit.trim()));
+            }
+        }
+    }
+    limits
 }
 
 impl fmt::Display for Host {
@@ -56,6 +80,10 @@ impl fmt::Display for Host {
             f,
             "{kind} with {} x {}, Linux {}, KVM: {}",
             self.cpus, self.cpu, self.kernel, self.kvm
-        )
+        )?;
+        if !self.limits.is_empty() {
+            write!(f, "; limited by {}", self.limits.join(", "))?;
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
-//! The disk benchmark: what operations of the guest on a disk cost.
+//! The benchmark of disks and shared directories: what operations of the guest on them cost.
 
 mod once;
+mod share;
 
 use std::path::PathBuf;
 
@@ -15,16 +16,19 @@ use crate::initramfs;
 use crate::monitor::{self, Guest};
 use crate::progress::Progress;
 use once::{Done, run_once};
+use share::Directory;
 
-/// Bytes of the disk. The host's page cache holds all of it: devices are compared, not disks.
+/// Bytes of the disk, and of the shared file. The host's page cache holds all of it: devices are
+/// compared, not disks.
 const DISK: usize = 64 << 20;
 
-/// Put the same load on a disk under each monitor, in turn, and compare
+/// Put the same load on a disk and a shared directory under each monitor, in turn, and compare
 ///
 /// The guest reads and writes past its page cache, one operation after the other: 1 MiB in
-/// order and 4 KiB anywhere, and writes that are flushed one by one. The disk is a raw file of
-/// the host's. Per operation: time, exits to the monitor, and CPU time of the monitor's threads,
-/// the guest's included.
+/// order and 4 KiB anywhere, writes that are flushed one by one, and files that are opened. The
+/// disk is a raw file of the host's, and the directory is served by the same virtiofsd. Per
+/// operation: time, exits to the monitor, and CPU time of the monitor's threads, the guest's
+/// included, and of virtiofsd.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   runcvm-bench io
@@ -72,10 +76,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         initramfs::make(&prefix, &bundle, &parts)?,
     )?;
     std::fs::write(path("disk"), vec![0xa5; DISK])?;
+    let directory = Directory::make(&prefix, scratch.path(), DISK)?;
     let guest = Guest {
         kernel: bundle.vmlinux,
         initramfs: Some(path("initramfs")),
         disk: Some(path("disk")),
+        share: None,
         init: "io",
         cpus: options.cpus,
         memory_mib: options.memory,
@@ -86,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for _ in 0..rounds {
         for (monitor, done) in monitors.iter().zip(&mut done) {
             progress.step(monitor.name());
-            let run = run_once(monitor.as_ref(), &guest);
+            let run = run_once(monitor.as_ref(), &guest, &directory);
             done.extend(run.with_context(|| monitor.name())?);
         }
     }
@@ -137,11 +143,11 @@ fn series_of(name: &str, done: &[Done]) -> Series {
 
 /// A row a load, three columns a monitor.
 fn table(figures: &Figures) -> String {
-    let mut text = format!("{:10}", "");
+    let mut text = format!("{:16}", "");
     for series in &figures.series {
         text += &format!("  {:^27}", series.name);
     }
-    text += &format!("\n{:10}", "");
+    text += &format!("\n{:16}", "");
     for _ in &figures.series {
         text += &format!("  {:>9}{:>9}{:>9}", "us", "exits", "CPU us");
     }
@@ -151,7 +157,7 @@ fn table(figures: &Figures) -> String {
     };
     let loads = first.metrics.iter().filter(|m| !m.name.contains(' '));
     for load in loads.map(|metric| &metric.name) {
-        text += &format!("{load:10}");
+        text += &format!("{load:16}");
         for series in &figures.series {
             text += "  ";
             for metric in [load.clone(), format!("{load} exits"), format!("{load} CPU")] {

@@ -69,6 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         kernel: kernel.clone(),
         initramfs: None,
         disk: None,
+        share: None,
         init: "",
         cpus: options.cpus,
         memory_mib,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::share::Directory;
 use crate::console::listen;
 use crate::entries::Entries;
 use crate::monitor::{Guest, Monitor};
@@ -20,7 +21,7 @@ pub(super) struct Done {
     pub(super) time: f64,
     /// Exits to the monitor, where the kernel's trace counts them.
     pub(super) exits: Option<f64>,
-    /// Microseconds of CPU time of the monitor's threads.
+    /// Microseconds of CPU time of the monitor's threads and of virtiofsd.
     pub(super) cpu: f64,
 }
 
@@ -32,8 +33,17 @@ struct Sample {
     cpu: u64,
 }
 
-/// Boots `guest` under `monitor`; what its loads cost.
-pub(super) fn run_once(monitor: &dyn Monitor, guest: &Guest) -> Result<Vec<Done>> {
+/// Boots `guest` with `directory` under `monitor`; what its loads cost.
+pub(super) fn run_once(
+    monitor: &dyn Monitor,
+    guest: &Guest,
+    directory: &Directory,
+) -> Result<Vec<Done>> {
+    let share = directory.serve()?;
+    let guest = &Guest {
+        share: Some(share.socket().to_owned()),
+        ..guest.clone()
+    };
     let (port, writer) = std::io::pipe()?;
     let trace = Entries::start().ok();
     let mut started = monitor.start(guest, writer)?;
@@ -43,7 +53,7 @@ pub(super) fn run_once(monitor: &dyn Monitor, guest: &Guest) -> Result<Vec<Done>
             let counts = trace.counts().to_monitor;
             counts.iter().map(|(_, count)| count).sum()
         }),
-        cpu: cpu_of(pid),
+        cpu: cpu_of(pid) + cpu_of(share.pid()),
     };
     let mut last = Sample::default();
     let mut all = Vec::new();
@@ -65,10 +75,10 @@ pub(super) fn run_once(monitor: &dyn Monitor, guest: &Guest) -> Result<Vec<Done>
     if heard.is_err() {
         let _ = started.process.kill();
     }
-    started.process.wait()?;
+    let status = started.process.wait()?;
     let log = heard?;
-    if all.is_empty() {
-        bail!("the guest did not use its disk; its serial port:\n{log}");
+    if all.is_empty() || !status.success() {
+        bail!("the guest did not come to its end ({status}); its serial port:\n{log}");
     }
     Ok(all)
 }

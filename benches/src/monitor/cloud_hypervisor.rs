@@ -1,5 +1,6 @@
 //! Cloud Hypervisor.
 
+use std::ffi::OsString;
 use std::io::PipeWriter;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -37,12 +38,14 @@ impl Monitor for CloudHypervisor {
             .program
             .as_ref()
             .context("Cloud Hypervisor is missing")?;
+        // virtiofsd maps it.
+        let shared = if guest.share.is_some() { "on" } else { "off" };
         let mut command = Command::new(program);
         command
             .arg("--cpus")
             .arg(format!("boot={}", guest.cpus))
             .arg("--memory")
-            .arg(format!("size={}M", guest.memory_mib))
+            .arg(format!("size={}M,shared={shared}", guest.memory_mib))
             .arg("--kernel")
             .arg(&guest.kernel)
             .arg("--cmdline")
@@ -52,9 +55,14 @@ impl Monitor for CloudHypervisor {
             command.arg("--initramfs").arg(initramfs);
         }
         if let Some(disk) = &guest.disk {
-            let mut value = std::ffi::OsString::from("path=");
+            let mut value = OsString::from("path=");
             value.push(disk);
             command.arg("--disk").arg(value);
+        }
+        if let Some(share) = &guest.share {
+            let mut value = OsString::from("tag=share,socket=");
+            value.push(share);
+            command.arg("--fs").arg(value);
         }
         let process = command
             .stdin(Stdio::null())

@@ -25,7 +25,7 @@ const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_c
     random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1 8250.nr_uarts=1";
 
 /// The guest that every monitor starts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Guest {
     /// Uncompressed ELF vmlinux with a PVH note.
     pub(crate) kernel: PathBuf,
@@ -34,6 +34,8 @@ pub(crate) struct Guest {
     pub(crate) initramfs: Option<PathBuf>,
     /// A raw file, the first disk.
     pub(crate) disk: Option<PathBuf>,
+    /// The socket of a virtiofsd, whose directory has the tag "share".
+    pub(crate) share: Option<PathBuf>,
     /// Arguments of `/init`.
     pub(crate) init: &'static str,
     /// Number of vCPUs.

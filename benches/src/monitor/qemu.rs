@@ -1,5 +1,6 @@
 //! QEMU, without every device that the guest can do without.
 
+use std::ffi::OsString;
 use std::io::PipeWriter;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -87,10 +88,24 @@ impl Monitor for Qemu {
             command.args(["-device", &format!("virtio-rng-{}", self.bus)]);
         }
         if let Some(disk) = &guest.disk {
-            let mut drive = std::ffi::OsString::from("if=none,id=disk,format=raw,file=");
+            let mut drive = OsString::from("if=none,id=disk,format=raw,file=");
             drive.push(disk);
             command.arg("-drive").arg(drive);
             let device = format!("virtio-blk-{},drive=disk", self.bus);
+            command.args(["-device", &device]);
+        }
+        if let Some(share) = &guest.share {
+            // virtiofsd maps the guest's memory.
+            let memory = guest.memory_mib;
+            command.arg("-object");
+            command.arg(format!(
+                "memory-backend-memfd,id=ram,size={memory}M,share=on"
+            ));
+            command.args(["-machine", "memory-backend=ram"]);
+            let mut socket = OsString::from("socket,id=share,path=");
+            socket.push(share);
+            command.arg("-chardev").arg(socket);
+            let device = format!("vhost-user-fs-{},chardev=share,tag=share", self.bus);
             command.args(["-device", &device]);
         }
         let process = command

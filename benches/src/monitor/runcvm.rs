@@ -62,6 +62,14 @@ impl Monitor for Runcvm {
                 queues: 1,
             });
         }
+        let share = guest.share.as_ref().map(UnixStream::connect).transpose()?;
+        let share = share.map(inherited).transpose()?;
+        if let Some(share) = &share {
+            devices.push(DeviceSpec::Fs {
+                tag: "share".to_owned(),
+                socket: share.as_raw_fd(),
+            });
+        }
         let initramfs = guest.initramfs.clone().into_iter();
         let spec = MachineSpec {
             name: "bench".to_owned(),

@@ -58,6 +58,36 @@ fn streams_and_status_are_as_under_runc() {
 }
 
 #[test]
+fn a_container_tells_where_its_time_went() {
+    let case = Case::sh("echo out; echo err >&2; exit 3").env("RUNCVM_TIMINGS", "1");
+    let output = Bundle::new(&case).run();
+    assert_eq!((output.out().as_str(), output.status), ("out\n", 3));
+    let err = output.err();
+    let (before, json) = err.split_once("runcvm: timings: ").expect(&err);
+    assert_eq!(before, "err\n");
+    let timings: serde_json::Value = serde_json::from_str(json).expect(json);
+    let mut last = 0;
+    for phase in [
+        "start",
+        "launch",
+        "spawned",
+        "kvm_ready",
+        "first_entry",
+        "kernel",
+        "init",
+        "command",
+        "exit",
+        "gone",
+    ] {
+        let at = timings[phase]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{phase}: {json}"));
+        assert!(at >= last, "{phase} came before its predecessor: {json}");
+        last = at;
+    }
+}
+
+#[test]
 fn further_processes_have_their_streams_user_and_status() {
     let container = start(|bundle| bundle);
     let output = container.exec(
