@@ -19,7 +19,7 @@ use crate::connection::Connection;
 use crate::forwards::Forwards;
 use crate::init_mode::Identity;
 use crate::modules::Modules;
-use crate::process::{Command, STATUS_FAILED};
+use crate::process::{Command, STATUS_FAILED, limits};
 use crate::rootdir::RootDir;
 use crate::workload::{Initramfs, Workload};
 use crate::{
@@ -131,6 +131,7 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
     let procfs = procfs::open().context("cannot open a proc filesystem")?;
     network::set_up(&config.interfaces, &procfs)?;
     network::relax_limits(&procfs);
+    limits::make_room(&config.process.limits, &procfs);
     sysctl::apply(&config.sysctls, &procfs)?;
     forwards.start(&procfs)?;
 

@@ -100,6 +100,13 @@ impl Command {
         })
     }
 
+    /// Has it limited as others are, unless it is to be limited otherwise.
+    pub(crate) fn inherit_limits(&mut self, others: &[Limit]) {
+        if self.limits.is_empty() {
+            self.limits.extend_from_slice(others);
+        }
+    }
+
     /// Makes the working directory if it is not there.
     pub(crate) fn make_cwd(&self, root: &RootDir) -> Result<(), StartError> {
         let path = self.cwd_path();

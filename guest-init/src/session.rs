@@ -306,7 +306,8 @@ impl Session {
     }
 
     fn start(&mut self, wanted: &Process, root: &RootDir, nursery: &Nursery) {
-        let started = Command::new(wanted, root).and_then(|command| {
+        let started = Command::new(wanted, root).and_then(|mut command| {
+            command.inherit_limits(&nursery.limits);
             let child = spawn(&command, wanted, nursery)?;
             Ok((command, child))
         });

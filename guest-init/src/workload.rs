@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Pid, UnlinkatFlags, fork, pause, setsid, unlinkat};
-use runcvm_protocol::{AGENT_PORT, CONFIG_PATH, MODULES_PATH, Process, ToHost};
+use runcvm_protocol::{AGENT_PORT, CONFIG_PATH, Limit, MODULES_PATH, Process, ToHost};
 
 use crate::agent::{Agent, Ended};
 use crate::clock::Clock;
@@ -47,7 +47,8 @@ impl Workload {
     pub(crate) fn run_in_namespace(self) -> Result<Ended> {
         // Children are born into the namespace from now on, and this process stays out.
         unshare(CloneFlags::CLONE_NEWPID).context("cannot make a PID namespace")?;
-        let mut agent = new_agent(self.root, self.devices, self.procfs, self.own_proc)?;
+        let limits = self.process.limits.clone();
+        let mut agent = new_agent(self.root, self.devices, self.procfs, self.own_proc, limits)?;
         let child = spawn(&self.command, &self.process, agent.nursery());
         marks::disable();
         agent.nursery().proc = None;
@@ -105,7 +106,13 @@ impl Workload {
         let _ = setsid();
         survive::to_the_end(b"@runcvm-agent\0", &self.procfs);
         let init = Pid::from_raw(1);
-        let mut agent = new_agent(self.root, self.devices, self.procfs, None)?;
+        let mut agent = new_agent(
+            self.root,
+            self.devices,
+            self.procfs,
+            None,
+            self.process.limits,
+        )?;
         agent.nursery().workload = Some(pidfd(init)?);
         let session = agent.add(self.connection);
         session.keep(self.clock);
@@ -121,6 +128,7 @@ fn new_agent(
     devices: Devices,
     procfs: RootDir,
     proc: Option<OwnedFd>,
+    limits: Vec<Limit>,
 ) -> Result<Agent> {
     limits::raise();
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
@@ -131,6 +139,7 @@ fn new_agent(
         pts: devices.pts,
         proc,
         workload: None,
+        limits,
         procfs,
     };
     Agent::new(root, nursery)

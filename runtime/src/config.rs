@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::container::{ContainerSpec, Kernel};
+use crate::limits;
 use crate::network::dns;
 use crate::options::Environment;
 use crate::resources::{self, Machine};
@@ -58,6 +59,7 @@ pub(crate) fn rewrite(config: &mut Value, id: &str, host: &Host) -> Result<Conta
     } = Environment::read(&env)?;
     process.set_env(Some(rest));
     process::without_podmans_init(&mut process);
+    limits::complete(&mut process, &host.limits);
 
     let linux = object(fields, "linux")?;
     warnings.extend(namespaces::check(linux)?);

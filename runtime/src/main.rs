@@ -17,6 +17,7 @@ mod handover;
 mod inherited;
 mod install;
 mod kernel_choice;
+mod limits;
 mod mountpoints;
 mod network;
 mod options;

@@ -3,8 +3,6 @@
 # What each script of the docker suites begins with.
 #   $RUNTIME   the runtime of its containers
 #   $n         its own name, for what it makes; what it leaves goes with it, unless $keeping
-set -o pipefail
-
 docker() {
     case $1 in
     run | create) command docker "$1" --runtime "$RUNTIME" --label "case=$n-$RUNTIME" "${@:2}" ;;

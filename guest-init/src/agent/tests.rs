@@ -340,6 +340,27 @@ fn limits_mask_and_privileges_are_as_asked() {
     });
 }
 
+#[test]
+fn limits_are_the_workloads_where_none_are_asked_for() {
+    guest_test(|| {
+        let mut workload = sh("sleep 1000");
+        workload.limits = vec![Limit {
+            resource: libc::RLIMIT_NOFILE,
+            soft: 55,
+            hard: 66,
+        }];
+        let guest = Guest::start(workload);
+        assert_eq!(guest.run("ulimit -Sn; ulimit -Hn").stdout(), "55\n66\n");
+        let mut process = sh("ulimit -Sn");
+        process.limits = vec![Limit {
+            resource: libc::RLIMIT_CORE,
+            soft: 0,
+            hard: 0,
+        }];
+        assert_eq!(guest.exec(process).follow().stdout(), "1024\n");
+    });
+}
+
 fn terminal(script: &str) -> Process {
     let mut process = sh(script);
     let (rows, columns) = (33, 77);

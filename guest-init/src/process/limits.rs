@@ -4,6 +4,9 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use runcvm_protocol::Limit;
 
+use crate::rootdir::RootDir;
+use crate::sysctl;
+
 /// Open files that a process may ask for. The kernel's own 4096 is too little for many
 /// servers.
 const OPEN_FILES: u64 = 1_048_576;
@@ -20,6 +23,20 @@ pub(crate) fn raise() {
         if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
             return;
         }
+    }
+}
+
+/// Has the kernel allow as many open files as one of `wanted` says: some services of
+/// containers are started with more than a kernel grants at first.
+pub(crate) fn make_room(wanted: &[Limit], proc: &RootDir) {
+    let files = wanted
+        .iter()
+        .filter(|limit| limit.resource == libc::RLIMIT_NOFILE);
+    if let Some(most) = files.map(|limit| limit.hard).max()
+        && most > OPEN_FILES
+    {
+        // What the kernel does not grant is told where the limit is set.
+        let _ = sysctl::write(proc, "fs/nr_open", &most.to_string());
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
-use runcvm_protocol::{Process, WindowSize};
+use runcvm_protocol::{Limit, Process, WindowSize};
 
 use super::child::Plan;
 use super::report::{ReportReader, Reporter, report_pipe};
@@ -23,6 +23,8 @@ pub(crate) struct Nursery {
     pub(crate) proc: Option<OwnedFd>,
     /// The workload, whose mounts every other process shares.
     pub(crate) workload: Option<OwnedFd>,
+    /// What processes have for limits that ask for none: the workload's.
+    pub(crate) limits: Vec<Limit>,
     /// The proc filesystem of our own PID namespace.
     pub(crate) procfs: RootDir,
 }

@@ -4,6 +4,9 @@ use std::fs;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{SysconfVar, gethostname, sysconf};
+use oci_spec::runtime::PosixRlimit;
+
+use crate::limits;
 
 /// What is to be known of the host.
 #[derive(Clone, Debug)]
@@ -14,11 +17,15 @@ pub(crate) struct Host {
     pub(crate) max_files: u64,
     /// The capabilities that we have ourselves, by their numbers.
     pub(crate) capabilities: u64,
+    /// What a container inherits where it asks for nothing else.
+    pub(crate) limits: Vec<PosixRlimit>,
 }
 
 impl Host {
     /// Looks at the host that we are on.
     pub(crate) fn look() -> Self {
+        // Before they are raised.
+        let limits = limits::inherited();
         let cpus = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
         Self {
             cpus: cpus
@@ -30,6 +37,7 @@ impl Host {
                 .into_owned(),
             max_files: raise_files(),
             capabilities: capabilities(),
+            limits,
         }
     }
 }

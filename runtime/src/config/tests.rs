@@ -14,6 +14,7 @@ fn host() -> Host {
         hostname: "host".into(),
         max_files: 1 << 20,
         capabilities: !(1 << 24),
+        limits: Vec::new(),
     }
 }
 

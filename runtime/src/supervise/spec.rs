@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::sys::stat::fstat;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
-use runcvm_protocol::{ByteBuf, Limit, Process, User};
+use runcvm_protocol::{ByteBuf, Process, User};
 use runcvm_vmm::launch::{LaunchSpec, MountSpec, terminal};
 use runcvm_vmm::spec::Transport;
 
 use super::{MACHINE, disks, jail, sockets};
 use crate::container::{ContainerSpec, Kernel, Tmpfs};
+use crate::limits;
 use crate::network::{Network, dns};
 use crate::options::Display;
 use runcvm_kernels::rootfs::Image;
@@ -88,7 +88,7 @@ pub(crate) fn process(process: &oci_spec::runtime::Process) -> Result<Process> {
         strings.map(|text| ByteBuf::from(text.as_bytes())).collect()
     };
     let user = process.user();
-    let limits = process.rlimits().iter().flatten();
+    let asked = process.rlimits().iter().flatten();
     let has_terminal = process.terminal() == Some(true);
     Ok(Process {
         args: strings(process.args()),
@@ -99,7 +99,7 @@ pub(crate) fn process(process: &oci_spec::runtime::Process) -> Result<Process> {
             gid: user.gid(),
             groups: without_doubles(user.additional_gids().as_deref().unwrap_or_default()),
         },
-        limits: limits.map(limit).collect(),
+        limits: asked.filter_map(limits::of_guest).collect(),
         umask: user.umask(),
         oom_score_adj: process.oom_score_adj(),
         no_new_privileges: process.no_new_privileges() == Some(true),
@@ -137,33 +137,5 @@ fn tmpfs(tmpfs: &Tmpfs) -> MountSpec {
     MountSpec::Tmpfs {
         target: bytes(&tmpfs.target),
         options: ByteBuf::from(tmpfs.options.as_bytes()),
-    }
-}
-
-/// A limit by the kernel's number (asm-generic/resource.h).
-fn limit(limit: &PosixRlimit) -> Limit {
-    use PosixRlimitType as Type;
-    let resource = match limit.typ() {
-        Type::RlimitCpu => libc::RLIMIT_CPU,
-        Type::RlimitFsize => libc::RLIMIT_FSIZE,
-        Type::RlimitData => libc::RLIMIT_DATA,
-        Type::RlimitStack => libc::RLIMIT_STACK,
-        Type::RlimitCore => libc::RLIMIT_CORE,
-        Type::RlimitRss => libc::RLIMIT_RSS,
-        Type::RlimitNproc => libc::RLIMIT_NPROC,
-        Type::RlimitNofile => libc::RLIMIT_NOFILE,
-        Type::RlimitMemlock => libc::RLIMIT_MEMLOCK,
-        Type::RlimitAs => libc::RLIMIT_AS,
-        Type::RlimitLocks => libc::RLIMIT_LOCKS,
-        Type::RlimitSigpending => libc::RLIMIT_SIGPENDING,
-        Type::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
-        Type::RlimitNice => libc::RLIMIT_NICE,
-        Type::RlimitRtprio => libc::RLIMIT_RTPRIO,
-        Type::RlimitRttime => libc::RLIMIT_RTTIME,
-    };
-    Limit {
-        resource,
-        soft: limit.soft(),
-        hard: limit.hard(),
     }
 }

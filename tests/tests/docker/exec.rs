@@ -42,7 +42,7 @@ cases! {
     the_container_s_user: "docker exec $rich id";
     in_the_background: "docker exec -d $plain sh -c 'echo done >/tmp/in_the_background'
         until_ok docker exec $plain test -s /tmp/in_the_background; docker exec $plain cat /tmp/in_the_background";
-    what_stays_behind: "docker exec $plain sh -c 'sleep 4321 >/dev/null 2>&1 &'; docker exec $plain sh -c 'pidof sleep >/dev/null && ps | grep -c [4]321; kill $(pidof sleep | cut -d' ' -f 1)'";
+    what_stays_behind: "docker exec $plain sh -c 'sleep 4321 >/dev/null 2>&1 &'; docker exec $plain sh -c 'pidof sleep >/dev/null && ps | grep -c [4]321; kill $(ps | awk \"/sleep 432[1]/ { print \\$1 }\")'";
     privileged: "docker exec --privileged $plain id -u";
     arguments_with_everything: "docker exec $plain printf '[%s]\\n' '' ' ' $'a\\nb' '\"q\"' \"it's\" '$HOME' '*' '\\\\' 'äöü €' --";
     arguments_of_all_bytes_of_utf8: "docker exec $plain printf '%s' $'\\x01\\x02\\t\\x1b[0m\\x7f\\u0080\\u00ff\\uffff\\U1f980' | od -An -tx1";

@@ -10,8 +10,8 @@ cases! {
     a_tmpfs_at_a_link: "mkdir -p /sentinel; docker run --rm --tmpfs /tmp hostile sh -c 'touch /tmp/x && ls /tmp'; find /sentinel -mindepth 1";
     a_tmpfs_at_a_fifo: "mkdir -p /sentinel; docker run --rm --tmpfs /var hostile true >/dev/null 2>&1; s=$?; ((s)) && echo refused; find /sentinel -mindepth 1";
     a_file_at_a_link: "mkdir -p /sentinel; echo file >f; docker run --rm -v $PWD/f:/etc/hosts hostile cat /etc/hosts; find /sentinel -mindepth 1";
-    users_of_a_link_and_a_fifo: "mkdir -p /sentinel; timeout 60 docker run --rm -u 0:0 hostile id -u; find /sentinel -mindepth 1";
-    a_fifo_for_groups: "timeout 60 docker run --rm -u 5:6 hostile id -u; echo $?";
+    users_of_a_link: "mkdir -p /sentinel; timeout 60 docker run --rm -u 0:0 hostile id -u; find /sentinel -mindepth 1";
+    groups_that_are_binary: "docker run --rm -u 5:6 hostile id -u; echo $?";
     exec_in_it: "mkdir -p /sentinel; docker run -d --name $n hostile sleep 1000 >/dev/null; docker exec $n echo in; docker rm -f $n; find /sentinel -mindepth 1";
     an_os_release_that_is_binary: "mkdir c; head -c 5000 /dev/urandom >c/r; printf 'FROM busybox\\nCOPY r /etc/os-release\\n' >c/Dockerfile; docker build -q -t $n c >/dev/null; docker run --rm $n echo ran";
     an_os_release_that_is_a_link_outside: "printf 'FROM busybox\\nRUN ln -s /../../../../etc/shadow /etc/os-release\\n' | docker build -q -t $n - >/dev/null; docker run --rm $n echo ran";

@@ -44,7 +44,7 @@ cases! {
     an_orderly_exit_of_many_processes: "docker run --rm busybox sh -c 'for i in 1 2 3 4 5; do sleep 1000 & done; echo left; exit 3'; echo $?";
     a_state_that_is_told: "docker create --name $n busybox sh -c 'exit 3' >/dev/null; docker inspect -f '{{.State.Status}}' $n; docker start $n; docker wait $n; docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}' $n";
     started_twice: "docker create --name $n busybox sh -c 'echo run; exit 1' >/dev/null; docker start -a $n; docker start -a $n; docker logs $n";
-    ps_shows_it: "docker ps --filter name=$plain --format '{{.Names}} {{.Image}} {{.Command}} {{.State}}'";
+    ps_shows_it: "docker ps --filter name=^$plain\\$ --format '{{.Names}} {{.Image}} {{.Command}} {{.State}}'";
     ended_by_exec: "docker run -d --name $n busybox sh -c 'trap \"exit 8\" TERM; echo up; while :; do sleep 0.1; done' >/dev/null; logged $n up; docker exec $n kill 1; docker wait $n";
     creating_without_starting: "docker create --name $n busybox true | wc -c; docker rm $n";
     a_stop_of_one_that_ended: "docker run --name $n busybox true; docker stop $n; docker kill $n 2>/dev/null; echo $?";

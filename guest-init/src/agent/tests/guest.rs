@@ -99,6 +99,7 @@ fn serve(workload: &Process, connection: UnixStream, listener: UnixListener) {
         pts: dir("/dev/pts").into(),
         proc: Some(dir("/proc").into()),
         workload: None,
+        limits: workload.limits.clone(),
         procfs: procfs::open().unwrap(),
     };
     unshare(CloneFlags::CLONE_NEWPID).unwrap();
