@@ -161,7 +161,10 @@ fn add_modules(spec: &ContainerSpec, image: &Image) {
         mounts::attach(mounts::bind(File::open(source)?)?, place, c".")?;
         Ok(())
     }();
-    if let Err(error) = result {
+    // Who does not ask for them is not told that the image has no place for them.
+    if let Err(error) = result
+        && spec.options.mount_lib_modules
+    {
         complain(&format!(
             "warning: the kernel's modules cannot be mounted at /lib/modules: {error:#}"
         ));
@@ -200,7 +203,8 @@ fn move_own(jail: &OwnedFd, image: &Image) -> Result<()> {
             )
         })?;
     }
-    let options = [(c"mode", c"0755"), (c"size", c"1m"), (c"nr_inodes", c"1k")];
+    // It takes the guest's configuration with arguments and variables, which can be 2 MiB.
+    let options = [(c"mode", c"0755"), (c"size", c"8m"), (c"nr_inodes", c"1k")];
     let run = mounts::new_tmpfs(&options)?;
     mounts::attach(run, jail, c"run").context("The machine's /run cannot be mounted")
 }
