@@ -7,8 +7,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+
+/// As many links are followed to what is not there yet, as the kernel follows to what is.
+const MAX_LINKS: u32 = 40;
 
 /// A directory with a container's root filesystem.
 #[derive(Debug)]
@@ -40,8 +43,13 @@ impl Image {
         self.open_at(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
     }
 
-    /// Finds the directory at `path`, made with its parents where they are missing.
+    /// Finds the directory at `path`, made with its parents where they are missing: where links
+    /// lead, as runc has it.
     pub fn make_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
+        self.make_by_links(path, MAX_LINKS)
+    }
+
+    fn make_by_links(&self, path: &Path, links: u32) -> nix::Result<OwnedFd> {
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
         match self.open_at(path, directory) {
             Err(Errno::ENOENT) => {}
@@ -50,10 +58,17 @@ impl Image {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Errno::EINVAL);
         };
-        let parent = self.make_directory(parent)?;
-        match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
-            // A link that leads nowhere: the next line says so.
-            Ok(()) | Err(Errno::EEXIST) => self.open_at(path, directory),
+        let above = self.make_by_links(parent, links)?;
+        match mkdirat(&above, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => self.open_at(path, directory),
+            Err(Errno::EEXIST) => match readlinkat(&above, name) {
+                Ok(target) => {
+                    let links = links.checked_sub(1).ok_or(Errno::ELOOP)?;
+                    self.make_by_links(&parent.join(target), links)
+                }
+                // Made by somebody else just now.
+                Err(_) => self.open_at(path, directory),
+            },
             Err(e) => Err(e),
         }
     }
@@ -223,6 +238,7 @@ mod tests {
         symlink("/srv", dir.path().join("link")).unwrap();
         symlink("../../../escape", dir.path().join("up")).unwrap();
         symlink("/nowhere", dir.path().join("dangling")).unwrap();
+        symlink("around", dir.path().join("around")).unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         fs::create_dir(dir.path().join("srv")).unwrap();
         for _ in 0..2 {
@@ -230,7 +246,11 @@ mod tests {
             assert!(dir.path().join("srv/a/b").is_dir());
         }
         image.make_directory(Path::new("/")).unwrap();
-        for path in ["/dangling/a", "/up/a", "/file", "/file/a"] {
+        for (path, made) in [("/dangling/a", "nowhere/a"), ("/up", "escape")] {
+            image.make_directory(Path::new(path)).unwrap();
+            assert!(dir.path().join(made).is_dir());
+        }
+        for path in ["/file", "/file/a", "/around", "/around/a"] {
             image.make_directory(Path::new(path)).unwrap_err();
         }
         assert!(!dir.path().parent().unwrap().join("escape").exists());
