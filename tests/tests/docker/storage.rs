@@ -38,7 +38,7 @@ cases! {
     commit_of_a_running_one: "docker run -d --name $n busybox sh -c 'echo kept >/kept; sleep 1000' >/dev/null; until_ok docker exec $n test -s /kept; docker commit $n $n-image >/dev/null; docker exec $n echo unpaused; docker run --rm $n-image cat /kept; docker rmi -f $n-image >/dev/null";
     export: "docker run --name $n busybox sh -c 'echo e >/e'; docker export $n | tar -t | grep -E '^(e|etc/passwd|bin/busybox)$' | sort";
     build_with_a_command: "printf 'FROM busybox\\nRUN echo built >/built && chown user /built\\n' | docker build -q -t $n - >/dev/null; docker run --rm $n stat -c '%n %U' /built";
-    many_files: "docker exec $plain sh -c 'mkdir /tmp/many; cd /tmp/many; i=0; while [ $i -lt 300 ]; do echo $i >$i; i=$((i+1)); done; ls | wc -l; cat * | md5sum; rm -r /tmp/many; ls /tmp/many 2>&1'";
+    many_files: "docker exec $plain sh -c 'mkdir /tmp/many; cd /tmp/many; i=0; while [ $i -lt 300 ]; do echo $i >$i; i=$((i+1)); done; ls | wc -l; cat * | md5sum; rm -r /tmp/many; ls /tmp/many 2>&1; true'";
     links_and_modes: "docker exec $plain sh -c 'mkdir /tmp/lm; cd /tmp/lm; echo a >f; ln f hard; ln -s f soft; chmod 4751 f; chown 1000:2000 f; stat -c \"%n %a %u %g %h\" f hard; readlink soft; mkfifo p; mknod n c 1 3; stat -c \"%n %F %t %T\" p n; mv f g; cat soft 2>&1; rm -r /tmp/lm'";
     a_sparse_file: "docker exec $plain sh -c 'truncate -s 1G /tmp/sparse; ls -l /tmp/sparse | awk \"{ print \\$5 }\"; du -k /tmp/sparse | cut -f 1; rm /tmp/sparse'";
     locks: "docker exec $deb python3 -c 'import fcntl; f = open(\"/tmp/l\", \"w\"); fcntl.flock(f, fcntl.LOCK_EX); g = open(\"/tmp/l\", \"w\")\ntry: fcntl.flock(g, fcntl.LOCK_EX | fcntl.LOCK_NB)\nexcept BlockingIOError: print(\"locked\")'";
