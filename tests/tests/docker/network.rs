@@ -25,7 +25,8 @@ cases! {
     hosts_of_a_container: "docker exec $plain sed 's/^172[0-9.]*/IP/' /etc/hosts";
     data_both_ways: "docker exec $web sh -c 'head -c 300000 /dev/urandom >/tmp/r; nc -w 5 127.0.0.1 7 </tmp/r | head -c 300000 | cmp - /tmp/r && echo same'";
     a_published_port: "docker run -d --name $n -p 127.0.0.1:18080:80 busybox httpd -f -h /var/www >/dev/null; until_ok curl -sf http://127.0.0.1:18080/; curl -s http://127.0.0.1:18080/; docker port $n";
-    a_published_port_of_udp: "docker run -d --name $n -p 127.0.0.1:18053:53/udp busybox sh -c 'exec nc -u -l -p 53 -e cat' >/dev/null; sleep 2; echo ping | socat -t 5 - UDP:127.0.0.1:18053";
+    a_published_port_of_udp: "docker run -d --name $n -p 127.0.0.1:18053:53/udp debian python3 -c 'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((\"\", 53)); [s.sendto(*s.recvfrom(9)) for _ in iter(int, 1)]' >/dev/null
+        until_ok eval 'echo ping | socat -t 2 - UDP:127.0.0.1:18053 | grep ping'; echo ping | socat -t 5 - UDP:127.0.0.1:18053";
     ports_that_docker_chooses: "docker run -d --name $n -P --expose 80 busybox httpd -f -h /var/www >/dev/null; p=$(docker port $n 80/tcp | head -n 1 | sed 's/.*://'); until_ok curl -sf http://127.0.0.1:$p/; curl -s http://127.0.0.1:$p/";
     no_network: "docker run --rm --network none busybox sh -c 'ls /sys/class/net; ip route; ip -4 -o addr | awk \"{ print \\$2, \\$4 }\"'";
     an_internal_network: "docker network create --internal --subnet 10.91.0.0/24 $n >/dev/null; docker run --rm --network $n busybox sh -c 'ip -4 -o addr show eth0 | awk \"{ print \\$4 }\"; ip route | sed \"s/ *$//\"; ping -c 1 -W 1 192.0.2.1 2>&1 | head -n 1 | cut -d: -f 1'; docker network rm $n";

@@ -3,7 +3,7 @@
 use crate::cases;
 
 cases! {
-    memory_and_processors_are_told: "docker inspect -f '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}' $(docker run -d --name $n --memory 256m --cpus 1.5 busybox sleep 1000)";
+    memory_and_processors_are_told: "docker inspect -f '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}' $(docker run -d --name $n --memory 256m --cpus 0.5 busybox sleep 1000)";
     a_fraction_of_a_processor: "docker run --rm --cpus 0.5 busybox echo runs";
     a_set_of_processors: "docker run --rm --cpuset-cpus 0 busybox nproc";
     more_memory_than_it_has exits 137: "docker run --name $n --memory 128m --memory-swap 128m busybox sh -c 'tail /dev/zero; exit $?'; s=$?; echo $s; exit $s";

@@ -47,7 +47,7 @@ pub(crate) static ALL: [Station; 6] = [
         name: "web",
         start: "docker network create --driver bridge shared >/dev/null 2>&1
             docker run -d --name $self --hostname web --network shared --network-alias alias-$self \
-            busybox sh -c 'httpd -h /var/www; exec nc -lk -p 7 -e cat'",
+            busybox sh -c 'httpd -h /var/www; exec nc -ll -p 7 -e cat'",
     },
     // A server on the default network.
     Station {

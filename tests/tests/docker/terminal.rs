@@ -25,7 +25,7 @@ fn of_exec_is_one() {
 
 #[test]
 fn of_exec_has_the_user_s_size() {
-    let script = "docker exec -it $plain sh -c 'until [ \"$(stty size)\" = \"24 80\" ]; do sleep 0.1; done; stty size'";
+    let script = "docker exec -it $plain sh -c 'until [ \"$(stty size 2>/dev/null)\" = \"24 80\" ]; do sleep 0.1; done; stty size'";
     shows(
         &on_terminal("of_exec_has_the_user_s_size", script).agrees(),
         "24 80\r\n",
