@@ -23,8 +23,10 @@ cases! {
     a_tmpfs_of_a_user: "docker exec $rich sh -c 'stat -c \"%a %u\" /small; touch /small/x && echo written; cp /bin/busybox /small/b 2>/dev/null; printf \"#!/bin/sh\\necho run\" >/small/s; chmod +x /small/s; /small/s'; docker exec $rich rm -f /small/s /small/b /small/x";
     size_of_shared_memory: "docker exec $rich sh -c 'df -k /dev/shm | tail -n 1 | awk \"{ print \\$2 }\"; stat -f -c %T /dev/shm; stat -c %a /dev/shm'; docker exec $plain sh -c 'df -k /dev/shm | tail -n 1 | awk \"{ print \\$2 }\"'";
     options_of_mounts: "docker exec $store sh -c 'grep -E \" /(dir-ro|mount|vol-ro|one-ro) \" /proc/mounts | sed \"s/^[^ ]* //; s/ [^ ]* / /; s/[, ].*//\" | sort'";
-    volumes_of_another: "docker run --rm --volumes-from $store busybox sh -c 'cat /dir/file /seed/file; ls -d /vol /anonymous'";
-    volumes_of_another_read_only: "docker run --rm --volumes-from $store:ro busybox sh -c 'cat /dir/file; touch /vol/z'; true";
+    volumes_of_another: "echo host >file; docker create --name $n -v $PWD:/dir -v $n-seed:/seed -v /anonymous busybox true >/dev/null
+        docker run --rm --volumes-from $n busybox sh -c 'cat /dir/file /seed/file; ls -d /anonymous'; docker rm $n >/dev/null; docker volume rm $n-seed >/dev/null";
+    volumes_of_another_read_only: "echo host >file; docker create --name $n -v $PWD:/dir busybox true >/dev/null
+        docker run --rm --volumes-from $n:ro busybox sh -c 'cat /dir/file; touch /dir/z'; ls";
     cp_out: "docker exec $plain sh -c 'mkdir -p /tmp/out/d; echo a >/tmp/out/a; echo b >/tmp/out/d/b; chmod 640 /tmp/out/a'; docker cp $plain:/tmp/out . ; find out -type f | sort | xargs stat -c '%n %a %s'; cat out/a";
     cp_out_as_tar: "docker exec $plain sh -c 'echo t >/tmp/t1'; docker cp $plain:/tmp/t1 - | tar -xO";
     cp_in: "mkdir -p in/d; echo a >in/a; echo b >in/d/b; docker cp in $plain:/tmp/; docker exec $plain sh -c 'cat /tmp/in/a /tmp/in/d/b; ls -l /tmp/in/a | cut -c1-10'";

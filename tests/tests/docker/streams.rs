@@ -19,8 +19,9 @@ cases! {
     an_identity_in_the_background: "docker run -d --name $n busybox sh -c 'echo x; sleep 1000' | wc -c; docker inspect -f '{{.State.Running}}' $n";
     attach_later: "docker run -d --name $n busybox sh -c 'until [ -e /tmp/go ]; do sleep 0.2; done; echo attached; echo errors >&2; sleep 1; exit 4' >/dev/null
         docker attach $n >o 2>e & sleep 2; docker exec $n touch /tmp/go; wait $!; echo $?; cat o; echo -; cat e";
-    attach_with_input: "docker run -d -i --name $n busybox sh -c 'read line; echo got $line; sleep 1' >/dev/null
-        echo typed | docker attach $n; docker wait $n";
+    // Docker stops showing output when there is no more input.
+    attach_with_input: "docker run -d -i --name $n busybox sh -c 'read line; echo got $line; sleep 5' >/dev/null
+        { echo typed; logged $n got; sleep 1; } | docker attach $n; docker wait $n";
     start_attached: "docker create --name $n busybox sh -c 'echo started; exit 3' >/dev/null; docker start -a $n; echo $?; docker start -a $n; echo $?";
     start_with_input: "docker create -i --name $n busybox cat >/dev/null; echo typed | docker start -ai $n";
     output_that_is_binary: "docker run --rm busybox sh -c 'i=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %o $i)\"; i=$((i+1)); done' | md5sum";
