@@ -204,8 +204,7 @@ fn the_machines_first_process_can_be_chosen() {
         (output.out().as_str(), output.status),
         ("1 /usr/bin/dash /.dockerenv\n", 3)
     );
-    let pid1 =
-        "echo $$ $(cat /proc/2/comm) $(ls -d /.dockerenv*); echo o >/proc/sysrq-trigger; sleep 100";
+    let pid1 = "echo $$ $(cat /proc/2/comm) $(ls -d /.dockerenv*); echo o >/proc/sysrq-trigger; while :; do :; done";
     for (args, init) in [
         (["/bin/sh", "-c", pid1], "1"),
         (["/opt/sbin/init", "-c", pid1], ""),
