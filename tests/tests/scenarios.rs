@@ -59,8 +59,8 @@ fn mariadb_is_queried_by_name() {
         docker run -d --name $n --network $n --memory 1G --cpus 1 -v $n-data:/var/lib/mysql services sh -c '
             mkdir -p /run/mysqld && chown mysql /run/mysqld /var/lib/mysql
             [ -d /var/lib/mysql/mysql ] || mariadb-install-db --user=mysql --auth-root-authentication-method=normal --skip-test-db >/dev/null
-            echo \"CREATE DATABASE IF NOT EXISTS shop; CREATE OR REPLACE USER app IDENTIFIED BY \\\"secret\\\"; GRANT ALL ON shop.* TO app;\" >/tmp/init.sql
-            chmod 644 /tmp/init.sql; exec mariadbd --user=mysql --bind-address=:: --init-file=/tmp/init.sql' >/dev/null
+            for s in \"CREATE DATABASE IF NOT EXISTS shop\" \"CREATE OR REPLACE USER app IDENTIFIED BY \\\"secret\\\"\" \"GRANT ALL ON shop.* TO app\"; do echo \"$s;\"; done >/tmp/init.sql
+            chmod 644 /tmp/init.sql; exec mariadbd --user=mysql --bind-address=0.0.0.0 --init-file=/tmp/init.sql' >/dev/null
         query() {{ command docker run --rm --runtime runc --network $n services mariadb -h $n -u app -psecret shop -Ne \"$1\"; }}
         for i in $(seq 60); do query 'SELECT 1' >/dev/null 2>&1 && break; sleep 2; done
         query 'CREATE TABLE t (a INT PRIMARY KEY, b TEXT); INSERT INTO t VALUES (1, \"one\"), (2, \"zwei\"); SELECT COUNT(*) FROM t'
