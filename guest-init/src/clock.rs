@@ -133,7 +133,9 @@ fn wait_for_answer(connection: &mut Connection) -> io::Result<Option<u64>> {
             return Ok(Some(unix_ns));
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        // In whole milliseconds, of which a part is one too.
+        let timeout = PollTimeout::try_from(left + Duration::from_millis(1));
+        let timeout = timeout.unwrap_or(PollTimeout::MAX);
         let mut wanted = PollFlags::POLLIN;
         wanted.set(PollFlags::POLLOUT, connection.backlog() > 0);
         match poll(&mut [PollFd::new(connection.as_fd(), wanted)], timeout) {
