@@ -8,13 +8,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use runcvm_kernels::{Prefix, Store};
-use serde_json::json;
+use runcvm_kernels::Prefix;
 
+use crate::choice::Choice;
 use crate::entries::Entries;
 use crate::figures::{Figures, Series};
 use crate::host::Host;
-use crate::monitor::{self, Guest};
 use crate::progress::Progress;
 use once::{Boot, Look, boot};
 
@@ -41,22 +40,8 @@ const CLOCKS: [&str; 6] = [
   runcvm-bench boot --vmm runcvm,qemu-microvm -n 20 --svg boot.svg
   runcvm-bench boot --kernel debian-cloud --cpus 4 --memory 1024 --json boot.json")]
 pub(crate) struct Options {
-    /// Monitors to compare, separated by commas
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "runcvm,runcvm-mmio,qemu-microvm,qemu-q35,firecracker,cloud-hypervisor"
-    )]
-    vmm: Vec<String>,
-    /// Kernel: the name of an installed bundle
-    #[arg(long)]
-    kernel: Option<String>,
-    /// Number of vCPUs
-    #[arg(long, default_value_t = 1)]
-    cpus: u8,
-    /// Guest memory in MiB
-    #[arg(long, default_value_t = 256)]
-    memory: u32,
+    #[command(flatten)]
+    choice: Choice,
     /// Rounds, after one that does not count
     #[arg(short = 'n', long, default_value_t = 10)]
     rounds: usize,
@@ -72,21 +57,14 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let monitors = monitor::chosen(&options.vmm)?;
+    let choice = &options.choice;
+    let monitors = choice.monitors()?;
     let prefix = Prefix::find();
-    let bundle = Store::new(&prefix).resolve(options.kernel.as_deref())?;
+    let bundle = choice.bundle(&prefix)?;
     let scratch = tempfile::tempdir()?;
     let initramfs = scratch.path().join("initramfs");
     std::fs::write(&initramfs, crate::initramfs::make(&prefix, &bundle, &[])?)?;
-    let guest = Guest {
-        kernel: bundle.vmlinux,
-        initramfs: Some(initramfs),
-        disk: None,
-        share: None,
-        init: "",
-        cpus: options.cpus,
-        memory_mib: options.memory,
-    };
+    let guest = choice.guest(&bundle, initramfs);
     let trace = match Entries::start() {
         Ok(_) => true,
         Err(error) => {
@@ -120,19 +98,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let figures = Figures {
         benchmark: "boot".into(),
         host: Host::look(),
-        settings: json!({
-            "kernel": format!("{} {}", bundle.name, bundle.version),
-            "cpus": options.cpus,
-            "memory_mib": options.memory,
-        }),
+        settings: choice.settings(&bundle),
         series: series
             .map(|(monitor, (boots, memory))| series_of(monitor.name(), boots, *memory))
             .collect(),
     };
     println!("{}", figures.host);
     println!(
-        "{} {}, {} vCPU, {} MiB; medians since the start of the monitor, in ms",
-        bundle.name, bundle.version, options.cpus, options.memory
+        "{}; medians since the start of the monitor, in ms",
+        choice.describe(&bundle)
     );
     print!("{}", table(&figures));
     figures.write(options.json.as_deref())?;

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use runcvm_kernels::{Part, Prefix, Store};
-use serde_json::json;
+use runcvm_kernels::{Part, Prefix};
 
+use crate::choice::Choice;
 use crate::figures::{Figures, Series};
 use crate::host::Host;
 use crate::initramfs;
-use crate::monitor::{self, Guest};
+use crate::monitor::Guest;
 use crate::progress::Progress;
 use once::{Done, run_once};
 use share::Directory;
@@ -34,22 +34,8 @@ const DISK: usize = 64 << 20;
   runcvm-bench io
   runcvm-bench io --vmm runcvm,qemu-q35 -n 10 --json io.json")]
 pub(crate) struct Options {
-    /// Monitors to compare, separated by commas
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "runcvm,runcvm-mmio,qemu-microvm,qemu-q35,firecracker,cloud-hypervisor"
-    )]
-    vmm: Vec<String>,
-    /// Kernel: the name of an installed bundle
-    #[arg(long)]
-    kernel: Option<String>,
-    /// Number of vCPUs
-    #[arg(long, default_value_t = 1)]
-    cpus: u8,
-    /// Guest memory in MiB
-    #[arg(long, default_value_t = 256)]
-    memory: u32,
+    #[command(flatten)]
+    choice: Choice,
     /// Rounds
     #[arg(short = 'n', long, default_value_t = 5)]
     rounds: usize,
@@ -65,9 +51,10 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let monitors = monitor::chosen(&options.vmm)?;
+    let choice = &options.choice;
+    let monitors = choice.monitors()?;
     let prefix = Prefix::find();
-    let bundle = Store::new(&prefix).resolve(options.kernel.as_deref())?;
+    let bundle = choice.bundle(&prefix)?;
     let scratch = tempfile::tempdir_in(&options.dir)?;
     let path = |name: &str| scratch.path().join(name);
     let parts = [Part::Mmio, Part::Disk];
@@ -78,13 +65,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     std::fs::write(path("disk"), vec![0xa5; DISK])?;
     let directory = Directory::make(&prefix, scratch.path(), DISK)?;
     let guest = Guest {
-        kernel: bundle.vmlinux,
-        initramfs: Some(path("initramfs")),
         disk: Some(path("disk")),
-        share: None,
         init: "io",
-        cpus: options.cpus,
-        memory_mib: options.memory,
+        ..choice.guest(&bundle, path("initramfs"))
     };
     let rounds = if options.quick { 1 } else { options.rounds };
     let mut progress = Progress::new(rounds * monitors.len());
@@ -101,19 +84,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let figures = Figures {
         benchmark: "io".into(),
         host: Host::look(),
-        settings: json!({
-            "kernel": format!("{} {}", bundle.name, bundle.version),
-            "cpus": options.cpus,
-            "memory_mib": options.memory,
-        }),
+        settings: choice.settings(&bundle),
         series: series
             .map(|(monitor, done)| series_of(monitor.name(), done))
             .collect(),
     };
     println!("{}", figures.host);
     println!(
-        "{} {}, {} vCPU, {} MiB; medians per operation, {rounds} runs",
-        bundle.name, bundle.version, options.cpus, options.memory
+        "{}; medians per operation, {rounds} runs",
+        choice.describe(&bundle)
     );
     print!("{}", table(&figures));
     figures.write(options.json.as_deref())

@@ -1,6 +1,7 @@
 //! `runcvm-bench`: measures runcvm beside other monitors, with the same guest, in turn.
 
 mod boot;
+mod choice;
 mod compare;
 mod console;
 mod docker;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use runcvm_kernels::import::image;
 use runcvm_kernels::rootfs::Image;
-use runcvm_kernels::{Prefix, Store, in_image, os_release};
+use runcvm_kernels::{Prefix, Store, StoreError, in_image, os_release};
 
 use crate::container::Kernel;
 
@@ -48,10 +48,7 @@ pub(crate) fn choose(
     };
     let kernel = match installed(&distributions, &store)? {
         Some(name) => Kernel::Bundle(name),
-        None if store.default_name().is_none() => {
-            store.resolve(None)?;
-            Kernel::Default
-        }
+        None if store.default_name().is_none() => return Err(StoreError::Empty.into()),
         None => Kernel::Default,
     };
     Ok(Choice { kernel, warning })

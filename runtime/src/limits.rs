@@ -1,42 +1,37 @@
 //! Resource limits: those that are asked for, and those that a container inherits.
 
-use std::mem::MaybeUninit;
-
+use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType as Type, Process};
 use runcvm_protocol::Limit;
 
-/// All that there are, by the kernel's numbers (asm-generic/resource.h).
-const NUMBERS: [(Type, u32); 16] = [
-    (Type::RlimitCpu, libc::RLIMIT_CPU),
-    (Type::RlimitFsize, libc::RLIMIT_FSIZE),
-    (Type::RlimitData, libc::RLIMIT_DATA),
-    (Type::RlimitStack, libc::RLIMIT_STACK),
-    (Type::RlimitCore, libc::RLIMIT_CORE),
-    (Type::RlimitRss, libc::RLIMIT_RSS),
-    (Type::RlimitNproc, libc::RLIMIT_NPROC),
-    (Type::RlimitNofile, libc::RLIMIT_NOFILE),
-    (Type::RlimitMemlock, libc::RLIMIT_MEMLOCK),
-    (Type::RlimitAs, libc::RLIMIT_AS),
-    (Type::RlimitLocks, libc::RLIMIT_LOCKS),
-    (Type::RlimitSigpending, libc::RLIMIT_SIGPENDING),
-    (Type::RlimitMsgqueue, libc::RLIMIT_MSGQUEUE),
-    (Type::RlimitNice, libc::RLIMIT_NICE),
-    (Type::RlimitRtprio, libc::RLIMIT_RTPRIO),
-    (Type::RlimitRttime, libc::RLIMIT_RTTIME),
+/// All that there are.
+const KINDS: [(Type, Resource); 16] = [
+    (Type::RlimitCpu, Resource::RLIMIT_CPU),
+    (Type::RlimitFsize, Resource::RLIMIT_FSIZE),
+    (Type::RlimitData, Resource::RLIMIT_DATA),
+    (Type::RlimitStack, Resource::RLIMIT_STACK),
+    (Type::RlimitCore, Resource::RLIMIT_CORE),
+    (Type::RlimitRss, Resource::RLIMIT_RSS),
+    (Type::RlimitNproc, Resource::RLIMIT_NPROC),
+    (Type::RlimitNofile, Resource::RLIMIT_NOFILE),
+    (Type::RlimitMemlock, Resource::RLIMIT_MEMLOCK),
+    (Type::RlimitAs, Resource::RLIMIT_AS),
+    (Type::RlimitLocks, Resource::RLIMIT_LOCKS),
+    (Type::RlimitSigpending, Resource::RLIMIT_SIGPENDING),
+    (Type::RlimitMsgqueue, Resource::RLIMIT_MSGQUEUE),
+    (Type::RlimitNice, Resource::RLIMIT_NICE),
+    (Type::RlimitRtprio, Resource::RLIMIT_RTPRIO),
+    (Type::RlimitRttime, Resource::RLIMIT_RTTIME),
 ];
 
 /// Our own limits, which a container's processes would have had from us.
 pub(crate) fn inherited() -> Vec<PosixRlimit> {
-    let limits = NUMBERS.iter().filter_map(|&(kind, number)| {
-        let mut limit = MaybeUninit::<libc::rlimit>::uninit();
-        // SAFETY: the structure is valid for writing.
-        let done = unsafe { libc::getrlimit(number, limit.as_mut_ptr()) };
-        // SAFETY: the call has filled it.
-        let limit = (done == 0).then(|| unsafe { limit.assume_init() })?;
+    let limits = KINDS.into_iter().filter_map(|(kind, resource)| {
+        let (soft, hard) = getrlimit(resource).ok()?;
         let builder = PosixRlimitBuilder::default()
             .typ(kind)
-            .soft(limit.rlim_cur)
-            .hard(limit.rlim_max);
+            .soft(soft)
+            .hard(hard);
         builder.build().ok()
     });
     limits.collect()
@@ -55,10 +50,11 @@ pub(crate) fn complete(process: &mut Process, inherited: &[PosixRlimit]) {
 
 /// The limit as the guest is told of it.
 pub(crate) fn of_guest(limit: &PosixRlimit) -> Option<Limit> {
-    let mut numbers = NUMBERS.iter();
-    let (_, resource) = numbers.find(|(kind, _)| *kind == limit.typ())?;
+    let mut kinds = KINDS.into_iter();
+    let (_, resource) = kinds.find(|(kind, _)| *kind == limit.typ())?;
     Some(Limit {
-        resource: *resource,
+        // nix's values are the kernel's (asm-generic/resource.h).
+        resource: resource as u32,
         soft: limit.soft(),
         hard: limit.hard(),
     })

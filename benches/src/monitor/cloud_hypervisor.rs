@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::PipeWriter;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -64,15 +64,7 @@ impl Monitor for CloudHypervisor {
             value.push(share);
             command.arg("--fs").arg(value);
         }
-        let process = command
-            .stdin(Stdio::null())
-            .stdout(serial)
-            .spawn()
-            .with_context(|| format!("{} could not be started", program.display()))?;
-        Ok(Started {
-            process,
-            control: None,
-            _file: None,
-        })
+        command.stdout(serial);
+        Started::spawn(command)
     }
 }

@@ -1,6 +1,5 @@
 //! Firecracker, configured by a file, without its API.
 
-use std::fs::File;
 use std::io::{PipeWriter, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -66,18 +65,15 @@ impl Monitor for Firecracker {
         });
         let mut file = tempfile::NamedTempFile::new()?;
         file.write_all(&serde_json::to_vec(&config)?)?;
-        let process = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["--no-api", "--level", "Error", "--config-file"])
             .arg(file.path())
-            .stdin(Stdio::null())
             .stdout(serial)
-            .stderr(File::open("/dev/null")?)
-            .spawn()
-            .with_context(|| format!("{} could not be started", program.display()))?;
+            .stderr(Stdio::null());
         Ok(Started {
-            process,
-            control: None,
             _file: Some(file),
+            ..Started::spawn(command)?
         })
     }
 }

@@ -8,9 +8,9 @@ mod runcvm;
 use std::io::PipeWriter;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use runcvm_vmm::spec::Transport;
 use tempfile::NamedTempFile;
 
@@ -53,6 +53,20 @@ pub(crate) struct Started {
     pub(crate) control: Option<UnixStream>,
     /// Something that it reads.
     _file: Option<NamedTempFile>,
+}
+
+impl Started {
+    /// Starts `command`, with nothing to read.
+    fn spawn(mut command: Command) -> Result<Self> {
+        let process = command.stdin(Stdio::null()).spawn();
+        let program = command.get_program();
+        Ok(Self {
+            process: process
+                .with_context(|| format!("{} could not be started", program.display()))?,
+            control: None,
+            _file: None,
+        })
+    }
 }
 
 /// A monitor as a command.

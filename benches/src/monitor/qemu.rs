@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::PipeWriter;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -108,15 +108,7 @@ impl Monitor for Qemu {
             let device = format!("vhost-user-fs-{},chardev=share,tag=share", self.bus);
             command.args(["-device", &device]);
         }
-        let process = command
-            .stdin(Stdio::null())
-            .stdout(serial)
-            .spawn()
-            .with_context(|| format!("{} could not be started", program.display()))?;
-        Ok(Started {
-            process,
-            control: None,
-            _file: None,
-        })
+        command.stdout(serial);
+        Started::spawn(command)
     }
 }

@@ -5,7 +5,7 @@ use std::io::{PipeWriter, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -90,15 +90,11 @@ impl Monitor for Runcvm {
         let reader = inherited(reader)?;
         writer.write_all(&serde_json::to_vec(&spec)?)?;
         drop(writer);
-        let process = Command::new(program)
-            .args(["machine", "--spec-fd", &reader.as_raw_fd().to_string()])
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| format!("{} could not be started", program.display()))?;
+        let mut command = Command::new(program);
+        command.args(["machine", "--spec-fd", &reader.as_raw_fd().to_string()]);
         Ok(Started {
-            process,
             control: Some(control),
-            _file: None,
+            ..Started::spawn(command)?
         })
     }
 }

@@ -44,9 +44,10 @@ pub(crate) fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
 pub(crate) const CONTROL: &str =
     "Package: linux-image-1-amd64\nVersion: 1-2\nArchitecture: amd64\n";
 
-fn import(bytes: &[u8]) -> (tempfile::TempDir, Result<Import, ImportError>) {
+/// Unpacks a package of any format, into a directory that goes with what is returned first.
+pub(crate) fn import(bytes: &[u8]) -> (tempfile::TempDir, Result<Import, ImportError>) {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("p.deb");
+    let path = dir.path().join("package");
     fs::write(&path, bytes).unwrap();
     let target = dir.path().join("target");
     fs::create_dir(&target).unwrap();

@@ -2,8 +2,7 @@ use std::fs;
 
 use super::*;
 use crate::compression::tests::compress;
-use crate::import::deb::tests::tar_of;
-use crate::import::package;
+use crate::import::deb::tests::{import, tar_of};
 
 const INFO: &str = "# Generated\npkgname = linux-virt\npkgver = 6.6.1-r0\narch = x86_64\n";
 
@@ -29,17 +28,6 @@ fn apk(info: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
     ];
     let parts = parts.iter().map(|part| compress(Format::Gzip, part));
     parts.collect::<Vec<_>>().concat()
-}
-
-fn import(bytes: &[u8]) -> (tempfile::TempDir, Result<Import, ImportError>) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("package");
-    fs::write(&path, bytes).unwrap();
-    let target = dir.path().join("target");
-    fs::create_dir(&target).unwrap();
-    let mut import = Import::new(&target);
-    let result = package::unpack(&path, &mut import).map(|()| import);
-    (dir, result)
 }
 
 #[test]

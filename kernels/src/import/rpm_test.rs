@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::compression::Format;
 use crate::compression::tests::compress;
-use crate::import::package;
+use crate::import::deb::tests::import;
 
 const FILES: &[(&str, &[u8])] = &[
     ("./lib/modules/5.15.0-300.el9uek.x86_64/vmlinuz", b"kernel"),
@@ -76,17 +76,6 @@ fn rpm(tags: &[(Tag, &str)], format: Format, files: &[(&str, &[u8])]) -> Vec<u8>
     rpm.extend(header(tags));
     rpm.extend(compress(format, &archive(files)));
     rpm
-}
-
-fn import(bytes: &[u8]) -> (tempfile::TempDir, Result<Import, ImportError>) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("p.rpm");
-    fs::write(&path, bytes).unwrap();
-    let target = dir.path().join("target");
-    fs::create_dir(&target).unwrap();
-    let mut import = Import::new(&target);
-    let result = package::unpack(&path, &mut import).map(|()| import);
-    (dir, result)
 }
 
 #[test]

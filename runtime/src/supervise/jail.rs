@@ -88,14 +88,16 @@ pub(super) fn enter(spec: &ContainerSpec, prefix: &OwnedFd) -> Result<()> {
     move_disks(&proc, &image)?;
     detach_others(&proc, &image, &spec.volumes)?;
     let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-    mounts::restrict(prefix, attributes)
+    let restricted = mounts::restrict(prefix, attributes)
         .map_err(io::Error::from)
-        .and_then(|()| mounts::attach(prefix, &jail, c"opt/runcvm"))
+        .and_then(|done| mounts::attach(prefix, &jail, c"opt/runcvm").map(|()| done))
         .context("runcvm cannot be mounted")?;
-    restrict(
-        PREFIX,
-        MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-    )?;
+    if !restricted {
+        restrict(
+            PREFIX,
+            MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        )?;
+    }
     restrict(IMAGE, GUEST)?;
     make_mountpoints(spec, &image)?;
     add_modules(spec, &image);

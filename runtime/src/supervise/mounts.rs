@@ -46,8 +46,8 @@ pub(super) fn bind(at: impl AsFd) -> io::Result<OwnedFd> {
 }
 
 /// Restricts `tree`, a mount that is nowhere yet, and all that is mounted in it. A kernel before
-/// 5.12 cannot.
-pub(super) fn restrict(tree: impl AsFd, attributes: u64) -> nix::Result<()> {
+/// 5.12 cannot, which is no error: false.
+pub(super) fn restrict(tree: impl AsFd, attributes: u64) -> nix::Result<bool> {
     let attributes = libc::mount_attr {
         attr_set: attributes,
         attr_clr: 0,
@@ -67,7 +67,8 @@ pub(super) fn restrict(tree: impl AsFd, attributes: u64) -> nix::Result<()> {
         )
     };
     match Errno::result(done) {
-        Ok(_) | Err(Errno::ENOSYS) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(Errno::ENOSYS) => Ok(false),
         Err(e) => Err(e),
     }
 }
