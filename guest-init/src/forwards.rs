@@ -6,10 +6,12 @@
 
 mod datagram;
 mod link;
+mod redirect;
 mod server;
 
 use std::ffi::OsStr;
-use std::net::{TcpListener, UdpSocket};
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
@@ -21,6 +23,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat};
 use nix::unistd::{ForkResult, fork, setsid};
 use runcvm_protocol::{Forward, ForwardAt};
 
+use self::redirect::Redirect;
 use self::server::Server;
 use crate::process::{STATUS_FAILED, limits};
 use crate::rootdir::RootDir;
@@ -41,6 +44,20 @@ enum Listener {
     Udp(UdpSocket),
 }
 
+impl Listener {
+    fn tcp(at: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(at)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self::Tcp(listener))
+    }
+
+    fn udp(at: SocketAddr) -> io::Result<Self> {
+        let socket = UdpSocket::bind(at)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self::Udp(socket))
+    }
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
@@ -58,6 +75,8 @@ pub(crate) struct Forwards<'a> {
     /// For each, the socket of the root filesystem in whose place it will be.
     originals: Vec<Option<FileStat>>,
     services: Vec<Service>,
+    /// Lead to services that are not where the guest looks for them.
+    redirects: Vec<Redirect>,
 }
 
 impl<'a> Forwards<'a> {
@@ -76,6 +95,7 @@ impl<'a> Forwards<'a> {
             wanted,
             originals: wanted.iter().map(original).collect(),
             services: Vec::new(),
+            redirects: Vec::new(),
         }
     }
 
@@ -98,41 +118,70 @@ impl<'a> Forwards<'a> {
     /// Listens on the network too, which must be up, and starts the process that serves all.
     /// `procfs` is the proc filesystem of this process's PID namespace.
     pub(crate) fn start(mut self, procfs: &RootDir) -> Result<()> {
-        for forward in self.wanted {
-            let listener = match forward.at {
-                ForwardAt::Unix(_) => continue,
-                ForwardAt::Tcp(at) => TcpListener::bind(at).and_then(|listener| {
-                    listener.set_nonblocking(true)?;
-                    Ok(Listener::Tcp(listener))
-                }),
-                ForwardAt::Udp(at) => UdpSocket::bind(at).and_then(|socket| {
-                    socket.set_nonblocking(true)?;
-                    Ok(Listener::Udp(socket))
-                }),
-            };
-            self.services.push(Service {
-                listener: listener.with_context(|| format!("cannot listen at {:?}", forward.at))?,
-                port: forward.port,
-            });
-        }
+        self.listen()?;
         if self.services.is_empty() {
             return Ok(());
         }
         // SAFETY: there is one thread, so the child may do all that the parent may.
         match unsafe { fork() }.context("cannot start the forwarder")? {
             ForkResult::Parent { .. } => Ok(()),
-            ForkResult::Child => serve(self.services, procfs),
+            ForkResult::Child => serve(self.services, &self.redirects, procfs),
+        }
+    }
+
+    /// Listens on the network.
+    fn listen(&mut self) -> Result<()> {
+        for forward in self.wanted {
+            let (at, bind): (_, fn(SocketAddr) -> io::Result<Listener>) = match forward.at {
+                ForwardAt::Unix(_) => continue,
+                ForwardAt::Tcp(at) => (at, Listener::tcp),
+                ForwardAt::Udp(at) => (at, Listener::udp),
+            };
+            let listener = match self.listen_elsewhere(at, bind) {
+                Some(listener) => listener,
+                None => bind(at).with_context(|| format!("cannot listen at {:?}", forward.at))?,
+            };
+            self.services.push(Service {
+                listener,
+                port: forward.port,
+            });
+        }
+        Ok(())
+    }
+
+    /// A listener at another port than that of `at`, which leads to it, where the port is to
+    /// stay free and the kernel can do so.
+    fn listen_elsewhere(
+        &mut self,
+        at: SocketAddr,
+        bind: fn(SocketAddr) -> io::Result<Listener>,
+    ) -> Option<Listener> {
+        let at = redirect::free_address(at)?;
+        let redirected = || -> Result<_> {
+            let listener = bind((*at.ip(), 0).into())?;
+            Ok((Redirect::new(at, &listener)?, listener))
+        };
+        match redirected() {
+            Ok((redirect, listener)) => {
+                self.redirects.push(redirect);
+                Some(listener)
+            }
+            Err(e) => {
+                // It works all the same, unless the workload wants the port.
+                kernel_log::error(&format!("cannot leave the port of {at} free: {e:#}"));
+                None
+            }
         }
     }
 }
 
 /// Serves to the end of the machine.
-fn serve(services: Vec<Service>, procfs: &RootDir) -> ! {
+fn serve(services: Vec<Service>, redirects: &[Redirect], procfs: &RootDir) -> ! {
     marks::disable();
     let _ = setsid();
     survive::to_the_end(b"@runcvm-forward\0", procfs);
     limits::raise();
-    close_others(&services);
+    close_others(&services, redirects);
     let ended = Server::new(services, vsock::start_connect).and_then(Server::run);
     if let Err(e) = ended {
         kernel_log::error(&format!("forwards end: {e:#}"));
@@ -142,11 +191,11 @@ fn serve(services: Vec<Service>, procfs: &RootDir) -> ! {
 }
 
 /// Closes what the parent has open: a connection, for one, ends only when nobody holds it.
-fn close_others(services: &[Service]) {
+fn close_others(services: &[Service], redirects: &[Redirect]) {
     let standard = [0, 1, 2];
-    let own = services
-        .iter()
-        .map(|service| service.listener.as_fd().as_raw_fd());
+    let listeners = services.iter().map(|service| service.listener.as_fd());
+    let own = listeners.chain(redirects.iter().flat_map(Redirect::fds));
+    let own = own.map(|fd| fd.as_raw_fd());
     let mut kept: Vec<RawFd> = own.chain(kernel_log::fd()).chain(standard).collect();
     kept.sort_unstable();
     let after = kept.iter().map(|fd| fd + 1);

@@ -9,6 +9,7 @@
 
 mod agent;
 mod boot;
+mod bpf;
 mod cgroups;
 mod clock;
 mod connection;

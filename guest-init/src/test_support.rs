@@ -10,6 +10,13 @@ use nix::unistd::{ForkResult, fork};
 /// Seconds that a test may take.
 const LIMIT: libc::c_uint = 60;
 
+/// Prints a line, also from the process of an isolated test.
+pub(crate) fn say(line: &str) {
+    let text = format!("{line}\n");
+    // SAFETY: the bytes are valid for their length.
+    unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+}
+
 /// Runs `test` in a process of its own with new namespaces, and passes on its failure. Such
 /// tests need root; without it they are skipped, and say so.
 pub(crate) fn isolated(namespaces: CloneFlags, test: impl FnOnce()) {
@@ -35,9 +42,7 @@ fn run(namespaces: CloneFlags, test: impl FnOnce()) {
     unsafe { libc::alarm(LIMIT) };
     // The harness captures what this thread prints, and nobody shows it for the child.
     std::panic::set_hook(Box::new(|panic| {
-        let text = format!("{panic}\n");
-        // SAFETY: the bytes are valid for their length.
-        unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+        say(&panic.to_string());
     }));
     // A kernel's first process ignores nothing; one that a harness started in the background
     // may ignore what comes from a keyboard.
@@ -55,9 +60,7 @@ fn run(namespaces: CloneFlags, test: impl FnOnce()) {
             test();
         }
         Err(nix::errno::Errno::EPERM) => {
-            let text = "skipped: needs root\n";
-            // SAFETY: the bytes are valid for their length.
-            unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+            say("skipped: needs root");
         }
         Err(e) => panic!("cannot unshare: {e}"),
     }

@@ -118,7 +118,9 @@ pub struct Forward {
     pub port: u32,
 }
 
-/// Where the guest listens.
+/// Where the guest listens. At a loopback address of IPv4 other than 127.0.0.1 processes find it
+/// there, but the port stays free for one that listens at all addresses, if the kernel runs BPF
+/// programs for control groups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ForwardAt {
     /// A Unix stream socket in place of the socket at this absolute path of the root

@@ -243,7 +243,7 @@ fn other_descriptors_are_closed() {
         let after = [open(), open()];
         let others = [&before, &after[0], &after[1]].map(AsRawFd::as_raw_fd);
         std::mem::forget((before, after));
-        close_others(std::slice::from_ref(&own));
+        close_others(std::slice::from_ref(&own), &[]);
         fcntl(&own.listener, FcntlArg::F_GETFD).unwrap();
         for fd in others {
             // SAFETY: takes a number only.
