@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 
 use runcvm_vmm::memory::MEMFD_NAME;
+use runcvm_vmm::smaps;
 
 /// What one process has in memory that no other has, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,23 +41,14 @@ fn len(mapping: &str) -> Option<u64> {
 /// Sums `Private_Clean` and `Private_Dirty`; `is_guest` tells the guest's memory by the first
 /// line of a mapping.
 fn sum(smaps: &str, is_guest: impl Fn(&str) -> bool) -> Private {
-    let mut guest = false;
     let mut private = Private::default();
-    for line in smaps.lines() {
-        // A mapping's first line begins with its address range; the others with a name.
-        let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match first.strip_suffix(':') {
-            None => guest = is_guest(line),
-            Some("Private_Clean" | "Private_Dirty") => {
-                let kib = rest.trim().trim_end_matches(" kB");
-                let bytes = kib.parse::<u64>().unwrap_or(0) * 1024;
-                *if guest {
-                    &mut private.guest
-                } else {
-                    &mut private.own
-                } += bytes;
-            }
-            Some(_) => {}
+    for (mapping, name, bytes) in smaps::fields(smaps) {
+        if !matches!(name, "Private_Clean" | "Private_Dirty") {
+            continue;
+        }
+        match is_guest(mapping) {
+            true => private.guest += bytes,
+            false => private.own += bytes,
         }
     }
     private

@@ -16,4 +16,5 @@ pub mod launch;
 pub mod layout;
 pub mod machine;
 pub mod memory;
+pub mod smaps;
 pub mod spec;

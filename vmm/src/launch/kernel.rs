@@ -33,7 +33,8 @@ pub(crate) struct Kernel {
 }
 
 /// Finds the kernel that a user means: a file or a bundle's directory if it has a slash and is
-/// there, else a bundle's name; the default bundle if nothing was said. `parts` are those that the machine needs.
+/// there, else a bundle's name; the default bundle if nothing was said. `parts` are those that
+/// the machine needs.
 pub(crate) fn resolve(
     prefix: &Prefix,
     wanted: Option<&OsStr>,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 
 use crate::memory::MEMFD_NAME;
+use crate::smaps;
 
 /// The process's own `smaps`, opened before the sandbox closes the file system.
 #[derive(Debug)]
@@ -25,24 +26,12 @@ impl Overhead {
     }
 }
 
-/// Sums `Pss` of the mappings in `smaps` (proc(5)) that are not of the guest's memfd.
+/// Sums `Pss` of the mappings in `smaps` that are not of the guest's memfd.
 fn sum(smaps: &str) -> u64 {
     let guest = format!("/memfd:{MEMFD_NAME} ");
-    let mut counts = true;
-    let mut kib = 0;
-    for line in smaps.lines() {
-        // A mapping's first line begins with its address range; the others with a name.
-        let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match first.strip_suffix(':') {
-            None => counts = !line.contains(&guest),
-            Some("Pss") if counts => {
-                let value = rest.trim().trim_end_matches(" kB");
-                kib += value.parse::<u64>().unwrap_or(0);
-            }
-            Some(_) => {}
-        }
-    }
-    kib * 1024
+    let fields = smaps::fields(smaps);
+    let counted = fields.filter(|(mapping, name, _)| *name == "Pss" && !mapping.contains(&guest));
+    counted.map(|(_, _, bytes)| bytes).sum()
 }
 
 #[cfg(test)]
