@@ -133,11 +133,8 @@ fn runtime() -> PathBuf {
         .get_or_init(|| {
             // Kernels are mounted there, so it outlives us: the lab does not.
             let prefix = scratch().keep();
-            install(
-                prefix
-                    .to_str()
-                    .expect("scratch directories have plain names"),
-            );
+            let path = prefix.to_str();
+            install(path.expect("scratch directories have plain names"), None);
             prefix.join("bin/runcvm-runtime")
         })
         .clone()

@@ -1,6 +1,8 @@
 //! The docker daemon of a suite.
 
+use std::env;
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -47,7 +49,8 @@ impl Daemon {
             Path::new("/run/lab").is_dir(),
             "the docker suites run only in the lab: make e2e SUITE=docker"
         );
-        install(PREFIX);
+        // `RUNCVM_TEST_KERNEL` names one that all containers are to boot, whatever their images.
+        install(PREFIX, env::var("RUNCVM_TEST_KERNEL").ok().as_deref());
         let log = File::create(LOG).expect("/tmp can be written");
         let daemon = Command::new("dockerd")
             .args(["--host", "unix:///run/docker.sock"])
@@ -97,20 +100,28 @@ impl Drop for Daemon {
     }
 }
 
-/// Installs our programs to `prefix`. Kernels stay where they are: copying their thousands of modules would
-/// take longer than some cases do.
-pub(crate) fn install(prefix: &str) {
+/// Installs our programs to `prefix`, with all kernels or with those called `kernel` alone. They stay
+/// where they are: copying their thousands of modules would take longer than some cases do.
+pub(crate) fn install(prefix: &str, kernel: Option<&str>) {
     command(&[&project().join("packaging/place").to_string_lossy(), prefix]);
-    let kernels = format!("{prefix}/kernels");
-    fs::create_dir_all(&kernels).expect("the lab's tree can be written");
+    let (mut source, mut target) = (home().join("kernels"), Path::new(prefix).join("kernels"));
+    if let Some(kernel) = kernel {
+        (source, target) = (source.join(kernel), target.join(kernel));
+    }
+    assert!(source.is_dir(), "{} is missing", source.display());
+    fs::create_dir_all(&target).expect("the lab's tree can be written");
     mount(
-        Some(&home().join("kernels")),
-        kernels.as_str(),
+        Some(&source),
+        &target,
         None::<&str>,
         MsFlags::MS_BIND,
         None::<&str>,
     )
     .expect("the lab is root's");
+    if let Some(kernel) = kernel {
+        let default = target.with_file_name("default");
+        symlink(format!("{kernel}/latest"), default).expect("the lab's tree can be written");
+    }
 }
 
 /// Runs a command that must succeed.
