@@ -136,10 +136,17 @@ pub enum BootError {
     /// A module could not be taken from the tree.
     #[error(transparent)]
     Module(#[from] ModuleError),
+    /// The modules are too large for memory.
+    #[error("the modules to be loaded at boot have more than {MAX_ARCHIVE} bytes")]
+    TooLarge,
     /// An archive could not be written.
     #[error("cannot write {}", .0.display())]
     Write(PathBuf, #[source] io::Error),
 }
+
+/// Greatest size of an archive, in bytes. Debian's have less than 4 MiB; a hostile image's modules may
+/// be many and well compressed.
+const MAX_ARCHIVE: usize = 256 << 20;
 
 /// Where modules are in the initramfs.
 const MODULES_DIR: &str = "/lib/modules";
@@ -160,7 +167,7 @@ pub(crate) fn write_archives(
         }
         let mut modules = tree.load_order(part.modules());
         modules.retain(|module| !in_base.contains(module));
-        let archive = archive(tree, &modules)?;
+        let archive = archive(tree, &modules, MAX_ARCHIVE)?;
         if !modules.is_empty() {
             let path = dir.join(part.file_name());
             fs::write(&path, archive).map_err(|e| BootError::Write(path.clone(), e))?;
@@ -178,12 +185,13 @@ fn path_of(module: &str) -> String {
     format!("{MODULES_DIR}/{module}.ko")
 }
 
-fn archive(tree: &ModuleTree, modules: &[String]) -> Result<Vec<u8>, ModuleError> {
+fn archive(tree: &ModuleTree, modules: &[String], mut left: usize) -> Result<Vec<u8>, BootError> {
     let mut archive = cpio::Writer::default();
     archive.directory("lib");
     archive.directory("lib/modules");
     for module in modules {
         let content = tree.read(module)?;
+        left = left.checked_sub(content.len()).ok_or(BootError::TooLarge)?;
         archive.file(path_of(module).trim_start_matches('/'), 0o644, &content);
     }
     Ok(archive.finish())

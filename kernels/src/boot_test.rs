@@ -84,6 +84,19 @@ fn a_machine_gets_what_its_devices_need() {
 }
 
 #[test]
+fn an_archive_has_bounds() {
+    let (_dir, tree) = tree(&[("virtio", &[]), ("ext4", &[])], &[]);
+    let modules = ["virtio", "ext4"].map(String::from);
+    let size: usize = modules.iter().map(|m| tree.read(m).unwrap().len()).sum();
+    assert!(archive(&tree, &modules, size).is_ok());
+    let error = archive(&tree, &modules, size - 1).unwrap_err().to_string();
+    assert!(
+        error.contains("to be loaded at boot have more than"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_missing_driver_is_named() {
     let (_tree, tree) = tree(&[], &["virtiofs", "virtio_pci"]);
     let dir = tempfile::tempdir().unwrap();

@@ -24,6 +24,19 @@ pub(crate) fn of_file(path: &Path) -> io::Result<String> {
     }
 }
 
+/// A digest of several things, each a name and its content, in hexadecimal.
+pub(crate) fn of_parts<'a>(parts: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> String {
+    let mut hasher = Sha256::new();
+    for (name, content) in parts {
+        for bytes in [name, content] {
+            // Nothing can pass for the end of one and the beginning of another.
+            hasher.update((bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        }
+    }
+    hex(hasher.finalize().as_slice())
+}
+
 /// A digest of the paths and contents of all regular files below `root`, in hexadecimal.
 pub(crate) fn of_tree(root: &Path) -> io::Result<String> {
     let mut files = Vec::new();
@@ -74,6 +87,23 @@ mod tests {
         let file = dir.path().join("f");
         fs::write(&file, "abc").unwrap();
         assert_eq!(of_file(&file).unwrap(), abc);
+    }
+
+    #[test]
+    fn parts_have_borders() {
+        let of = |parts: &[(&'static str, &'static str)]| {
+            of_parts(parts.iter().map(|(a, b)| (a.as_bytes(), b.as_bytes())))
+        };
+        let others = [
+            of(&[("a", "bc")]),
+            of(&[("ab", "c")]),
+            of(&[("a", "b"), ("", "c")]),
+            of(&[("a", "b"), ("c", "")]),
+            of(&[("abc", "")]),
+        ];
+        let distinct: std::collections::HashSet<_> = others.iter().collect();
+        assert_eq!(distinct.len(), others.len());
+        assert_eq!(of(&[("a", "bc")]), others[0]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::modules::ModuleError;
 use crate::name::is_component;
 
 pub mod apt;
+pub(crate) mod boot_files;
 pub(crate) mod deb;
 pub mod files;
 pub mod image;

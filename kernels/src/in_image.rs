@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::add::{AddError, make};
-use crate::digest;
-use crate::import::{Import, image};
+use crate::import::Import;
+use crate::import::boot_files::BootFiles;
 use crate::name::BundleName;
 use crate::rootfs::Image;
 
@@ -20,24 +20,27 @@ const KEPT: usize = 16;
 /// A bundle of the kernel at `kernel` in `image` and of those of its modules that a machine
 /// needs at boot: a directory in `cache` that is named by their contents, and made if it is
 /// not there. It has no tree of modules; the image has.
+///
+/// Only contents tell kernels of images apart: numbers of devices and inodes come again with the
+/// next container, and times are whatever the image says.
 pub fn bundle(image: &Image, kernel: &Path, cache: &Path) -> Result<PathBuf, AddError> {
     let parent = cache.join(DIRECTORY);
     let write = |e| AddError::Write(parent.clone(), e);
+    let files = BootFiles::read(image, kernel)?;
+    let path = parent.join(files.digest());
+    match File::open(&path).and_then(|dir| dir.set_modified(SystemTime::now())) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        result => return result.map(|()| path).map_err(write),
+    }
     fs::create_dir_all(&parent).map_err(write)?;
     let scratch = tempfile::Builder::new()
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .tempdir_in(&parent)
         .map_err(write)?;
     let dir = scratch.path().join("bundle");
-    fs::create_dir(&dir).map_err(write)?;
     let mut import = Import::new(&dir);
-    image::copy_boot(image, kernel, &mut import)?;
+    files.write(&mut import)?;
     let release = import.check()?.to_owned();
-    let path = parent.join(digest::of_tree(&dir).map_err(write)?);
-    if path.exists() {
-        let used = File::open(&path).and_then(|dir| dir.set_modified(SystemTime::now()));
-        return used.map(|()| path).map_err(write);
-    }
     let name = BundleName::new("image", &release)?;
     make(&import, &release, &name, &mut |_| {})?;
     fs::remove_dir_all(import.modules()).map_err(write)?;

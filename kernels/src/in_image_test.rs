@@ -61,6 +61,66 @@ fn those_that_were_used_last_are_kept() {
 }
 
 #[test]
+fn a_cached_kernel_is_read_and_nothing_is_written() {
+    let dir = rootfs("ID=debian", KERNEL, "6.1");
+    let cache = tempfile::tempdir().unwrap();
+    let image = Image::open(dir.path()).unwrap();
+    let make = || super::bundle(&image, KERNEL.as_ref(), cache.path()).unwrap();
+    let path = make();
+    let parent = cache.path().join(DIRECTORY);
+    let changed = || fs::metadata(&parent).unwrap().modified().unwrap();
+    let before = changed();
+    assert_eq!(make(), path);
+    assert_eq!(changed(), before, "something was made beside it");
+    // Where it is read from, and when it was written, tell nothing.
+    let file = File::options().write(true).open(dir.path().join("vmlinuz"));
+    let file = file.unwrap();
+    let then = file.metadata().unwrap().modified().unwrap();
+    let mut kernel = fs::read(dir.path().join("vmlinuz")).unwrap();
+    *kernel.last_mut().unwrap() ^= 1;
+    std::io::Write::write_all(&mut &file, &kernel).unwrap();
+    file.set_modified(then).unwrap();
+    assert_ne!(make(), path, "another of the same size and time");
+}
+
+#[test]
+fn what_an_image_needs_at_boot_has_bounds() {
+    let chain = |count: usize| -> String {
+        (0..count)
+            .map(|n| format!("virtio_mmio{n}.ko: virtio_mmio{}.ko\n", n + 1))
+            .collect()
+    };
+    let cases = [
+        (
+            format!("virtio_mmio.ko: virtio_mmio0.ko\n{}", chain(600)),
+            "more than 512 of its modules are needed at boot",
+        ),
+        (
+            "x.ko:\n".repeat(2 << 20),
+            "the index of its modules has more than 8388608 bytes",
+        ),
+        (
+            "virtio_mmio.ko: large0.ko\nlarge0.ko: large1.ko\nlarge1.ko:\n".into(),
+            "its modules needed at boot have more than 134217728 bytes",
+        ),
+    ];
+    for (index, expected) in cases {
+        let dir = rootfs("ID=debian", KERNEL, "6.1");
+        let cache = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("usr/lib/modules/6.1");
+        fs::write(tree.join("modules.dep"), index).unwrap();
+        for name in ["large0.ko", "large1.ko"] {
+            let file = File::create(tree.join(name)).unwrap();
+            file.set_len(100 << 20).unwrap();
+        }
+        let image = Image::open(dir.path()).unwrap();
+        let error = super::bundle(&image, KERNEL.as_ref(), cache.path()).unwrap_err();
+        let error = error.to_string();
+        assert_eq!(error, format!("/vmlinuz is unacceptable: {expected}"));
+    }
+}
+
+#[test]
 fn a_kernel_that_is_of_no_use_leaves_nothing_behind() {
     let cache = tempfile::tempdir().unwrap();
     type Spoil = fn(&Path);
@@ -104,7 +164,7 @@ fn a_kernel_that_is_of_no_use_leaves_nothing_behind() {
         let error = super::bundle(&image, KERNEL.as_ref(), cache.path()).unwrap_err();
         let error = format!("{:#}", anyhow::Error::from(error));
         assert!(error.contains(expected), "{error}");
-        let entries = cache.path().join(DIRECTORY).read_dir().unwrap().count();
-        assert_eq!(entries, 0, "{expected}");
+        let entries = cache.path().join(DIRECTORY).read_dir();
+        assert_eq!(entries.map_or(0, Iterator::count), 0, "{expected}");
     }
 }

@@ -85,15 +85,19 @@ impl ModuleTree {
             let path = root.join(file);
             fs::read_to_string(&path).map_err(|e| ModuleError::Read(path, e))
         };
-        let modules = parse_dependencies(&read("modules.dep")?);
+        let dependencies = read("modules.dep")?;
         // A kernel that was built without module support has no such list.
         let built_in = read("modules.builtin").unwrap_or_default();
-        let built_in = built_in.lines().map(name_of).collect();
-        Ok(Self {
+        Ok(Self::of_index(root, &dependencies, &built_in))
+    }
+
+    /// The tree at `root` whose `modules.dep` and `modules.builtin` are these.
+    pub(crate) fn of_index(root: PathBuf, dependencies: &str, built_in: &str) -> Self {
+        Self {
             root,
-            modules,
-            built_in,
-        })
+            modules: parse_dependencies(dependencies),
+            built_in: built_in.lines().map(name_of).collect(),
+        }
     }
 
     /// How a kernel with this tree supports what the module `name` does.
@@ -112,22 +116,31 @@ impl ModuleTree {
     pub(crate) fn load_order(&self, names: &[&str]) -> Vec<String> {
         let mut order = Vec::new();
         let mut seen = HashSet::new();
+        // Modules that wait for their dependencies, of which some are left. An index may be
+        // hostile, so its chains are not followed on our own stack.
+        let mut waiting = Vec::new();
         for name in names {
-            self.visit(name, &mut seen, &mut order);
+            let mut next = Some(*name);
+            loop {
+                if let Some(name) = next.take()
+                    && let Some((_, dependencies)) = self.modules.get(name)
+                    && seen.insert(name)
+                {
+                    waiting.push((name, dependencies.iter()));
+                }
+                let Some((name, left)) = waiting.last_mut() else {
+                    break;
+                };
+                match left.next() {
+                    Some(dependency) => next = Some(dependency),
+                    None => {
+                        order.push((*name).to_owned());
+                        waiting.pop();
+                    }
+                }
+            }
         }
         order
-    }
-
-    fn visit<'a>(&'a self, name: &'a str, seen: &mut HashSet<&'a str>, order: &mut Vec<String>) {
-        let Some((_, dependencies)) = self.modules.get(name) else {
-            return;
-        };
-        if seen.insert(name) {
-            for dependency in dependencies {
-                self.visit(dependency, seen, order);
-            }
-            order.push(name.into());
-        }
     }
 
     /// Where a module of the tree is below its root.

@@ -89,6 +89,21 @@ fn a_cycle_of_dependencies_ends() {
 }
 
 #[test]
+fn a_chain_of_any_length_is_followed() {
+    let length = 200_000;
+    let index: String = (0..length)
+        .map(|n| format!("m{n}.ko: m{}.ko\n", n + 1))
+        .collect();
+    let tree = ModuleTree::of_index("/".into(), &index, "");
+    let order = tree.load_order(&["m0"]);
+    assert_eq!(order.len(), length);
+    assert_eq!(
+        (order[0].as_str(), order[length - 1].as_str()),
+        ("m199999", "m0")
+    );
+}
+
+#[test]
 fn paths_that_lead_out_of_the_tree_are_left_out() {
     let index = "../../etc/passwd.ko:\n/etc/shadow.ko:\nkernel/a.ko:\n";
     let modules = parse_dependencies(index);

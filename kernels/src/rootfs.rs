@@ -88,10 +88,12 @@ impl Image {
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let fd = self.open_at(path, flags).ok()?;
-        if kind(&fstat(&fd).ok()?) != SFlag::S_IFREG {
+        let stat = fstat(&fd).ok()?;
+        if kind(&stat) != SFlag::S_IFREG {
             return None;
         }
-        let mut bytes = Vec::new();
+        let size = u64::try_from(stat.st_size).ok()?.min(limit);
+        let mut bytes = Vec::with_capacity(usize::try_from(size).ok()?);
         File::from(fd).take(limit).read_to_end(&mut bytes).ok()?;
         Some(bytes)
     }

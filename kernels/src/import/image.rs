@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 use nix::dir::Dir;
 
 use super::{Import, ImportError};
-use crate::boot::Part;
 use crate::digest;
 use crate::image;
 use crate::manifest::Source;
-use crate::modules::ModuleTree;
 use crate::name::{compare_versions, is_component};
 use crate::os_release;
 use crate::rootfs::Image;
@@ -66,7 +64,7 @@ fn beside_modules(image: &Image) -> Option<PathBuf> {
         .find(|path| image.find(path).is_ok_and(|found| found.is_file()))
 }
 
-const MODULES: &str = "/lib/modules";
+pub(super) const MODULES: &str = "/lib/modules";
 
 /// Copies the kernel of the root filesystem at `path` with all of its modules.
 pub fn copy(path: &Path, import: &mut Import) -> Result<(), ImportError> {
@@ -89,61 +87,39 @@ fn anywhere(image: &Image) -> Option<PathBuf> {
     find(image, &unknown)
 }
 
-/// Copies the kernel at `kernel` with only those of its modules that a machine needs at boot,
-/// and the index that it has of them.
-pub(crate) fn copy_boot(
-    image: &Image,
-    kernel: &Path,
-    import: &mut Import,
-) -> Result<(), ImportError> {
-    let release = copy_kernel(image, kernel, import)?;
-    let from = Path::new(MODULES).join(release);
-    let to = import.tree();
-    copy_file(image, &from.join("modules.dep"), &to.join("modules.dep"))?;
-    // One that was built without modules has none.
-    let _ = copy_file(
-        image,
-        &from.join("modules.builtin"),
-        &to.join("modules.builtin"),
-    );
-    let tree = ModuleTree::read_index(to.clone()).map_err(ImportError::Modules)?;
-    let wanted: Vec<_> = Part::ALL
-        .iter()
-        .flat_map(|part| part.modules())
-        .copied()
-        .collect();
-    for name in tree.load_order(&wanted) {
-        let path = tree.path(&name);
-        copy_file(image, &from.join(path), &to.join(path))?;
-    }
-    import.indexed = true;
-    Ok(())
-}
-
 /// Copies a kernel and its configuration, if that is there. The kernel's release.
 fn copy_kernel(image: &Image, kernel: &Path, import: &mut Import) -> Result<String, ImportError> {
-    let bytes = read(image, kernel)?;
-    let release = image::release(&bytes).filter(|release| is_component(release));
-    let release = release
-        .map(ToOwned::to_owned)
-        .ok_or_else(|| ImportError::NoRelease(kernel.into()))?;
-    let target = import.image();
-    fs::write(&target, &bytes).map_err(|e| ImportError::Write(target, e))?;
+    let (bytes, release) = read_kernel(image, kernel)?;
     import.set_release(&release)?;
+    write(&import.image(), &bytes)?;
+    if let Some(config) = read_config(image, &release) {
+        write(&import.config(), &config)?;
+    }
     import.source.push(Source {
         name: kernel.display().to_string(),
         version: None,
         sha256: digest::of_bytes(&bytes),
     });
+    Ok(release)
+}
+
+/// A kernel and its release.
+pub(super) fn read_kernel(image: &Image, kernel: &Path) -> Result<(Vec<u8>, String), ImportError> {
+    let bytes = read(image, kernel)?;
+    let release = image::release(&bytes).filter(|release| is_component(release));
+    match release.map(ToOwned::to_owned) {
+        Some(release) => Ok((bytes, release)),
+        None => Err(ImportError::NoRelease(kernel.into())),
+    }
+}
+
+/// The configuration of the kernel of this release. Without one, less is known about it.
+pub(super) fn read_config(image: &Image, release: &str) -> Option<Vec<u8>> {
     let places = [
         Path::new("/boot").join(format!("config-{release}")),
-        Path::new(MODULES).join(&release).join("config"),
+        Path::new(MODULES).join(release).join("config"),
     ];
-    // Without one, less is known about the kernel.
-    let _ = places
-        .iter()
-        .find(|place| copy_file(image, place, &import.config()).is_ok());
-    Ok(release)
+    places.iter().find_map(|place| read(image, place).ok())
 }
 
 fn copy_tree(
@@ -178,15 +154,19 @@ fn copy_tree(
 /// Copies a file; its size.
 fn copy_file(image: &Image, from: &Path, to: &Path) -> Result<u64, ImportError> {
     let bytes = read(image, from)?;
-    let write = |e| ImportError::Write(to.into(), e);
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent).map_err(write)?;
-    }
-    fs::write(to, &bytes).map_err(write)?;
+    write(to, &bytes)?;
     Ok(bytes.len() as u64)
 }
 
-fn read(image: &Image, path: &Path) -> Result<Vec<u8>, ImportError> {
+/// Writes a file, and makes the directories above it.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), ImportError> {
+    let parent = path.parent().map_or(Ok(()), fs::create_dir_all);
+    parent
+        .and_then(|()| fs::write(path, bytes))
+        .map_err(|e| ImportError::Write(path.into(), e))
+}
+
+pub(super) fn read(image: &Image, path: &Path) -> Result<Vec<u8>, ImportError> {
     let failed = |e| ImportError::Read(path.into(), e);
     let bytes = image.read(path, MAX_FILE).ok_or_else(|| {
         failed(io::Error::other(
