@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use runcvm_kernels::Prefix;
 use runcvm_kernels::rootfs::Image;
-use runcvm_kernels::{Prefix, Store};
 use serde_json::Value;
 
 use crate::arguments::VerbArguments;
@@ -44,10 +44,14 @@ pub(crate) fn create(
     let mut spec = config::rewrite(&mut config, id, &Host::look())?;
     let prefix = Prefix::find();
     let image = bundle.image(&original);
-    choose_kernel(&mut spec, image.as_ref(), &prefix)?;
+    let choice = kernel_choice::choose(spec.options.kernel.as_deref(), &prefix, image.as_ref())
+        .context("the machine has no kernel")?;
+    spec.kernel = choice.kernel;
+    spec.warnings.extend(choice.warning);
     if let Some(image) = &image {
         look_for_program(&spec, image, &original)?;
-        mountpoints(&spec, image, &prefix)?.add_hook(&mut config)?;
+        let release = choice.release.as_deref();
+        mountpoints(&spec, image, release)?.add_hook(&mut config)?;
     }
     if spec.options.runtime_debug {
         debug::write(&[("original", &original), ("rewritten", &config)], &spec);
@@ -90,24 +94,14 @@ pub(crate) fn refuse_files(arguments: &VerbArguments) -> Result<()> {
     }
 }
 
-/// Chooses the kernel where the options do not.
-fn choose_kernel(spec: &mut ContainerSpec, image: Option<&Image>, prefix: &Prefix) -> Result<()> {
-    let choice = kernel_choice::choose(spec.options.kernel.as_deref(), prefix, image)
-        .context("the machine has no kernel")?;
-    spec.kernel = choice.kernel;
-    spec.warnings.extend(choice.warning);
-    Ok(())
-}
-
-/// Makes the directories that the machine needs in its image.
-fn mountpoints(spec: &ContainerSpec, image: &Image, prefix: &Prefix) -> Result<Mountpoints> {
+/// Makes the directories that the machine needs in its image; modules of `release` are mounted.
+fn mountpoints(spec: &ContainerSpec, image: &Image, release: Option<&str>) -> Result<Mountpoints> {
     let mut paths = vec![PathBuf::from(EXIT_FILES)];
-    // Without a kernel the container says so when it starts.
-    if let Ok(Some(modules)) = spec.modules(&Store::new(prefix)) {
+    if let Some(release) = release {
         let all = Path::new(jail::MODULES);
-        paths.push(match modules.file_name() {
-            Some(release) if !spec.options.mount_lib_modules => all.join(release),
-            _ => all.to_owned(),
+        paths.push(match spec.options.mount_lib_modules {
+            true => all.to_owned(),
+            false => all.join(release),
         });
     }
     Mountpoints::make(image, &paths)

@@ -14,6 +14,9 @@ const COMPATIBLE: [(&str, &str); 3] = [("rhel", "ol"), ("centos", "ol"), ("openw
 #[derive(Debug)]
 pub(crate) struct Choice {
     pub(crate) kernel: Kernel,
+    /// The release of its modules, unless the image has them. Whether it can be used at all is told by
+    /// the container when it starts.
+    pub(crate) release: Option<String>,
     pub(crate) warning: Option<String>,
 }
 
@@ -27,10 +30,10 @@ pub(crate) fn choose(
 ) -> Result<Choice> {
     let store = Store::new(prefix);
     if let Some(name) = asked {
-        store.resolve(Some(name))?;
-        let kernel = Kernel::Bundle(name.into());
+        let bundle = store.resolve(Some(name))?;
         return Ok(Choice {
-            kernel,
+            kernel: Kernel::Bundle(name.into()),
+            release: Some(bundle.manifest.release),
             warning: None,
         });
     }
@@ -40,18 +43,23 @@ pub(crate) fn choose(
         Ok(Some(kernel)) => {
             return Ok(Choice {
                 kernel,
+                release: None,
                 warning: None,
             });
         }
         Ok(None) => None,
         Err(error) => Some(format!("the kernel of the image is not used: {error:#}")),
     };
-    let kernel = match installed(&distributions, &store)? {
-        Some(name) => Kernel::Bundle(name),
-        None if store.default_name().is_none() => return Err(StoreError::Empty.into()),
-        None => Kernel::Default,
-    };
-    Ok(Choice { kernel, warning })
+    let name = installed(&distributions, &store)?;
+    if name.is_none() && store.default_name().is_none() {
+        return Err(StoreError::Empty.into());
+    }
+    let bundle = store.resolve(name.as_deref());
+    Ok(Choice {
+        kernel: name.map_or(Kernel::Default, Kernel::Bundle),
+        release: bundle.ok().map(|bundle| bundle.manifest.release),
+        warning,
+    })
 }
 
 /// The kernel that the image has, if it has one.
