@@ -1,6 +1,7 @@
 //! runcvm's own kernel, compiled from Debian's source with [`FRAGMENT`] for its configuration.
 
 use std::collections::VecDeque;
+use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -290,17 +291,13 @@ impl Tree {
         let mut make = Command::new("make");
         make.arg("-C").arg(&self.path).arg(format!("-j{jobs}"));
         make.args(["ARCH=x86_64", "--no-print-directory"]);
-        for name in [
-            "MAKEFLAGS",
-            "MFLAGS",
-            "KCFLAGS",
-            "CROSS_COMPILE",
-            "KBUILD_OUTPUT",
-            "LLVM",
-        ] {
-            make.env_remove(name);
-        }
-        make.env("LC_ALL", "C")
+        // Whether these are there would be in the configuration, and that is in the kernel.
+        make.args(["RUSTC=none", "PAHOLE=none"]);
+        // Much else would change the kernel, as LOCALVERSION, KCFLAGS and MAKEFLAGS do.
+        make.env_clear();
+        let kept = |name| Some((name, env::var_os(name)?));
+        make.envs(["PATH", "HOME", "TMPDIR"].into_iter().filter_map(kept))
+            .env("LC_ALL", "C")
             .env("KBUILD_BUILD_USER", "runcvm")
             .env("KBUILD_BUILD_HOST", "runcvm")
             .env("KBUILD_BUILD_VERSION", "1")

@@ -49,6 +49,33 @@ fn lines_that_are_not_taken_are_found() {
 }
 
 #[test]
+fn nothing_of_the_environment_gets_into_the_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    let makefile = "all:\n\t@env; echo RUSTC=$(RUSTC) PAHOLE=$(PAHOLE)\n";
+    fs::write(dir.path().join("Makefile"), makefile).unwrap();
+    let file = fs::File::options()
+        .write(true)
+        .open(dir.path().join("Makefile"));
+    let released = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    file.unwrap().set_modified(released).unwrap();
+    let tree = Tree {
+        path: dir.path().into(),
+        jobs: Some(1),
+    };
+    let mut lines = Vec::new();
+    watch("make", &mut tree.make(), &mut |line| {
+        lines.push(line.to_owned())
+    })
+    .unwrap();
+    assert_eq!(lines.pop().unwrap(), "RUSTC=none PAHOLE=none");
+    let has = |line: &str| lines.iter().any(|l| l == line);
+    assert!(has("KBUILD_BUILD_TIMESTAMP=2001-09-09T01:46:40Z") && has("KBUILD_BUILD_USER=runcvm"));
+    // Cargo, which runs this, sets dozens.
+    let others = lines.iter().filter(|line| line.starts_with("CARGO"));
+    assert_eq!(others.collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+#[test]
 fn compiled_files_are_seen() {
     assert_eq!(
         compiled_file("  CC      kernel/fork.o"),
