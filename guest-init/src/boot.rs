@@ -129,7 +129,7 @@ fn run_machine(host: &mut Host) -> Result<Ended> {
         set_domainname(name).context("cannot set the domain name")?;
     }
     let procfs = procfs::open().context("cannot open a proc filesystem")?;
-    network::set_up(&config.interfaces, &procfs)?;
+    network::set_up(&config.interfaces, config.no_ipv6, &procfs)?;
     network::relax_limits(&procfs);
     limits::make_room(&config.process.limits, &procfs);
     sysctl::apply(&config.sysctls, &procfs)?;

@@ -34,8 +34,14 @@ const LOOPBACK: u32 = 1;
 /// Metric of the default routes of all interfaces but the first.
 const LATER_METRIC: u32 = 1024;
 
-/// Brings up the loopback interface and all of `interfaces`. `proc` is a proc filesystem.
-pub(crate) fn set_up(interfaces: &[Interface], proc: &RootDir) -> Result<()> {
+/// Brings up the loopback interface and all of `interfaces`; with `no_ipv6` only those that are
+/// for IPv6 have it. `proc` is a proc filesystem.
+pub(crate) fn set_up(interfaces: &[Interface], no_ipv6: bool, proc: &RootDir) -> Result<()> {
+    if no_ipv6 {
+        // It turns off all interfaces that there are, and those to come. Fails where the kernel
+        // has no IPv6.
+        let _ = sysctl::write(proc, "net/ipv6/conf/all/disable_ipv6", "1");
+    }
     let netlink = Netlink::open()?;
     let mut batch = Batch::default();
     set_link(
@@ -146,15 +152,17 @@ fn set_up_ipv6(interface: &Interface, link: &Link, proc: &RootDir) {
     let name = String::from_utf8_lossy(&link.name);
     let addresses = interface.addresses.iter().map(|(ip, _)| ip);
     let mut used = addresses.chain(interface.routes.iter().map(|route| &route.destination.0));
-    let (setting, value) = if used.any(IpAddr::is_ipv6) {
-        ("accept_dad", "0")
+    let settings: &[_] = if used.any(IpAddr::is_ipv6) {
+        &[("accept_dad", "0"), ("disable_ipv6", "0")]
     } else if !interface.addresses.is_empty() {
-        ("disable_ipv6", "1")
+        &[("disable_ipv6", "1")]
     } else {
-        return;
+        &[]
     };
-    // Fails where the kernel has no IPv6; then there is nothing to set.
-    let _ = sysctl::write(proc, &format!("net/ipv6/conf/{name}/{setting}"), value);
+    for (setting, value) in settings {
+        // Fails where the kernel has no IPv6; then there is nothing to set.
+        let _ = sysctl::write(proc, &format!("net/ipv6/conf/{name}/{setting}"), value);
+    }
 }
 
 fn add_interface(batch: &mut Batch, interface: &Interface, index: u32) -> Result<()> {

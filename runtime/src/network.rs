@@ -12,6 +12,7 @@ mod netlink;
 mod tap;
 mod traffic;
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -25,6 +26,8 @@ use traffic::Local;
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) nets: Vec<NetSpec>,
+    /// Not even the loopback interface has IPv6, as docker has it without a network of IPv6.
+    pub(crate) no_ipv6: bool,
     /// Names are resolved by docker, at [`dns::SERVER`] in the container.
     pub(crate) dns: bool,
 }
@@ -45,7 +48,13 @@ pub(crate) fn set_up(root: &Path, vnc: Option<u16>) -> Result<Network> {
             .with_context(|| format!("The container's interface {name} cannot be used"))?;
         nets.push(net);
     }
-    Ok(Network { nets, dns })
+    // Where the kernel has no IPv6 there is no such file, and nothing that could differ.
+    let off = fs::read("/proc/sys/net/ipv6/conf/lo/disable_ipv6");
+    Ok(Network {
+        nets,
+        no_ipv6: off.is_ok_and(|value| value.starts_with(b"1")),
+        dns,
+    })
 }
 
 /// Puts a tap beside `interface` and has traffic flow between them.

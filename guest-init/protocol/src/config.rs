@@ -22,6 +22,9 @@ pub struct GuestConfig {
     pub cgroups: Cgroups,
     /// Where the guest listens for what the host answers.
     pub forwards: Vec<Forward>,
+    /// IPv6 is off but for the interfaces that have addresses or routes of it; the loopback
+    /// interface has none then.
+    pub no_ipv6: bool,
     /// Network interfaces, each found by its hardware address.
     pub interfaces: Vec<Interface>,
     /// What the user wants to run.

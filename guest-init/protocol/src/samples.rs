@@ -190,7 +190,7 @@ pub(crate) fn config() -> impl Strategy<Value = GuestConfig> {
         (option::of(bytes()), option::of(bytes())),
         vec(any::<(String, String)>(), 0..3),
         (cgroups(), vec(forward(), 0..3)),
-        vec(interface(), 0..3),
+        (any::<bool>(), vec(interface(), 0..3)),
         (process(), init),
     )
         .prop_map(
@@ -200,7 +200,7 @@ pub(crate) fn config() -> impl Strategy<Value = GuestConfig> {
                 (hostname, domainname),
                 sysctls,
                 (cgroups, forwards),
-                interfaces,
+                (no_ipv6, interfaces),
                 (process, init),
             )| GuestConfig {
                 root_tag,
@@ -211,6 +211,7 @@ pub(crate) fn config() -> impl Strategy<Value = GuestConfig> {
                 sysctls,
                 cgroups,
                 forwards,
+                no_ipv6,
                 interfaces,
                 process,
                 init,

@@ -49,12 +49,27 @@ fn v6(text: &str) -> IpAddr {
 #[test]
 fn loopback_comes_up() {
     network_test(|proc| {
-        set_up(&[], proc).unwrap();
+        set_up(&[], false, proc).unwrap();
         let shown = ip("addr show lo");
         assert!(
             shown.contains(",UP,") && shown.contains("127.0.0.1/8"),
             "{shown}"
         );
+    });
+}
+
+#[test]
+fn ipv6_is_only_where_it_is_used_if_it_is_off() {
+    network_test(|proc| {
+        let with = Interface {
+            addresses: vec![(v6("fd00::3"), 64)],
+            ..interface(MACS[0], "with")
+        };
+        set_up(&[with, interface(MACS[1], "without")], true, proc).unwrap();
+        assert!(!ip("addr show lo").contains("inet6"));
+        assert!(!ip("addr show without").contains("inet6"));
+        let shown = ip("addr show with");
+        assert!(shown.contains("inet6 fd00::3/64"), "{shown}");
     });
 }
 
@@ -73,7 +88,7 @@ fn an_interface_gets_all_that_it_should() {
             gateways: vec![v4("192.168.7.7")],
             ..interface(MACS[1], "wan")
         };
-        set_up(&[first, second], proc).unwrap();
+        set_up(&[first, second], false, proc).unwrap();
 
         let lan = ip("addr show lan");
         assert!(lan.contains("mtu 1400") && lan.contains(",UP,"), "{lan}");
@@ -123,7 +138,7 @@ fn routes_are_those_of_the_container() {
             ],
             ..interface(MACS[1], "eth0")
         };
-        set_up(&[first, second], proc).unwrap();
+        set_up(&[first, second], false, proc).unwrap();
         let routes = ip("route show");
         for expected in [
             "198.51.100.0/24 dev eth1 scope link",
@@ -147,6 +162,7 @@ fn names_can_be_exchanged() {
     network_test(|proc| {
         set_up(
             &[interface(MACS[0], "eth1"), interface(MACS[1], "eth0")],
+            false,
             proc,
         )
         .unwrap();
@@ -158,7 +174,7 @@ fn names_can_be_exchanged() {
 #[test]
 fn failures_say_what_failed() {
     network_test(|proc| {
-        let message = |interface| format!("{:#}", set_up(&[interface], proc).unwrap_err());
+        let message = |interface| format!("{:#}", set_up(&[interface], false, proc).unwrap_err());
         let text = message(interface([2, 0, 0, 0, 0, 9], "eth0"));
         assert!(text.contains("02:00:00:00:00:09"), "{text}");
         let text = message(interface(MACS[0], "a-name-that-is-too-long"));

@@ -56,6 +56,7 @@ pub(super) fn launch(container: &ContainerSpec, network: Network) -> Result<Laun
         forwards,
         mounts,
         disks: disks.disks,
+        no_ipv6: network.no_ipv6,
         nets: network.nets,
         append: options.kernel_append.clone(),
         transport: Transport::Pci,

@@ -30,6 +30,7 @@ cases! {
     ports_that_docker_chooses: "docker run -d --name $n -P --expose 80 busybox httpd -f -h /var/www >/dev/null; p=$(docker port $n 80/tcp | head -n 1 | sed 's/.*://'); until_ok curl -sf http://127.0.0.1:$p/; curl -s http://127.0.0.1:$p/";
     no_network: "docker run --rm --network none busybox sh -c 'ls /sys/class/net; ip route; ip -4 -o addr | awk \"{ print \\$2, \\$4 }\"'";
     an_internal_network: "docker network create --internal --subnet 10.91.0.0/24 $n >/dev/null; docker run --rm --network $n busybox sh -c 'ip -4 -o addr show eth0 | awk \"{ print \\$4 }\"; ip route | sed \"s/ *$//\"; ping -c 1 -W 1 192.0.2.1 2>&1 | head -n 1 | cut -d: -f 1'; docker network rm $n";
+    addresses_of_ipv6_on_a_network_without: "docker exec $plain ip -6 -o addr; docker exec $plain sh -c '[ -e /proc/net/if_inet6 ] && wc -l </proc/net/if_inet6'";
     chosen_addresses: "docker network create --ipv6 --subnet 10.92.0.0/24 --subnet fd00:92::/64 $n >/dev/null
         docker run --rm --network $n --ip 10.92.0.77 --ip6 fd00:92::77 busybox sh -c 'until ! ip -6 addr show eth0 | grep -q tentative; do sleep 0.2; done; ip -o addr show eth0 scope global | awk \"{ print \\$3, \\$4 }\"; ip -6 route | grep default | cut -d\" \" -f 1-5'; docker network rm $n";
     ipv6_between_containers: "docker network create --ipv6 --subnet 10.93.0.0/24 --subnet fd00:93::/64 $n >/dev/null

@@ -79,7 +79,7 @@ fn of_a_run_serves_a_shell() {
 
 #[test]
 fn of_a_run_has_the_user_s_size() {
-    let script = "docker run --rm -it busybox sh -c 'until [ \"$(stty size)\" = \"24 80\" ]; do sleep 0.1; done; stty size'";
+    let script = "docker run --rm -it busybox sh -c 'until [ \"$(stty size 2>/dev/null)\" = \"24 80\" ]; do sleep 0.1; done; stty size'";
     shows(
         &on_terminal("of_a_run_has_the_user_s_size", script).agrees(),
         "24 80\r\n",

@@ -210,6 +210,7 @@ impl RunArgs {
                 .iter()
                 .map(|d| values::disk(d, self.cpus))
                 .collect::<Result<_>>()?,
+            no_ipv6: false,
             nets: self
                 .nets
                 .iter()

@@ -93,6 +93,7 @@ pub(crate) fn guest_config(
         sysctls: spec.sysctls.clone(),
         cgroups: spec.cgroups,
         forwards: forward::for_guest(&spec.forwards),
+        no_ipv6: spec.no_ipv6,
         interfaces,
         process: spec.process.clone(),
         init: spec.init,

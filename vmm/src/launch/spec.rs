@@ -53,6 +53,8 @@ pub struct LaunchSpec {
     /// Mounted in this order.
     pub mounts: Vec<MountSpec>,
     pub disks: Vec<DiskSpec>,
+    /// The guest has no IPv6 but on those of `nets` that have addresses or routes of it.
+    pub no_ipv6: bool,
     pub nets: Vec<NetSpec>,
     /// Appended to the kernel's command line.
     pub append: String,
@@ -163,6 +165,7 @@ pub(crate) mod tests {
             forwards: Vec::new(),
             mounts: Vec::new(),
             disks: Vec::new(),
+            no_ipv6: false,
             nets: Vec::new(),
             append: String::new(),
             transport: Transport::Pci,

@@ -28,7 +28,7 @@ fn mapped() -> SocketAddr {
 /// Begins with a network that has a loopback interface only.
 fn new_network() {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
-    network::set_up(&[], &procfs::open().unwrap()).unwrap();
+    network::set_up(&[], false, &procfs::open().unwrap()).unwrap();
 }
 
 fn forward(at: SocketAddrV4) -> [Forward; 2] {
