@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
@@ -77,12 +77,24 @@ pub(crate) fn state(runtime: &Path, globals: &[OsString], id: &str) -> Result<Va
 
 /// Becomes `runtime` with `args`.
 pub(crate) fn exec(runtime: &Path, args: &[OsString]) -> Result<Infallible> {
+    let error = command(runtime, args).exec();
+    Err(error).with_context(|| format!("{} could not be executed", runtime.display()))
+}
+
+/// Runs `runtime` with `args` to its end.
+pub(crate) fn run(runtime: &Path, args: &[OsString]) -> Result<ExitStatus> {
+    command(runtime, args)
+        .status()
+        .with_context(|| format!("{} could not be executed", runtime.display()))
+}
+
+fn command(runtime: &Path, args: &[OsString]) -> Command {
     let mut command = Command::new(runtime);
     for name in OF_SYSTEMD {
         command.env_remove(name);
     }
-    let error = command.args(args).exec();
-    Err(error).with_context(|| format!("{} could not be executed", runtime.display()))
+    command.args(args);
+    command
 }
 
 #[cfg(test)]
