@@ -89,8 +89,6 @@ fn other_formats_are_named() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
     #[test]
     fn damaged_data_never_panic(
         data in proptest::collection::vec(any::<u8>(), 0..4096),

@@ -307,3 +307,7 @@ fn write_atomically(dir: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 #[path = "image_test.rs"]
 pub(crate) mod tests;
+
+#[cfg(test)]
+#[path = "image_fuzz.rs"]
+mod fuzz;

@@ -148,8 +148,6 @@ fn a_package_that_is_cut_short_is_an_error() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
     #[test]
     fn arbitrary_changes_never_panic(at in any::<prop::sample::Index>(), value: u8, xz: bool) {
         let format = if xz { Format::Xz } else { Format::Gzip };
