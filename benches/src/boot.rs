@@ -12,7 +12,7 @@ use runcvm_kernels::Prefix;
 
 use crate::choice::Choice;
 use crate::entries::Entries;
-use crate::figures::{Figures, Series};
+use crate::figures::{Figures, Series, TIMES, ratio, relate};
 use crate::host::Host;
 use crate::progress::Progress;
 use once::{Boot, Look, boot};
@@ -28,6 +28,9 @@ const CLOCKS: [&str; 6] = [
     "exit",
     "gone",
 ];
+
+/// The clocks that are also told as multiples of the first monitor's.
+const RELATED: [&str; 2] = ["command", "gone"];
 
 /// Boot the same kernel and initramfs under each monitor, in turn, and compare
 ///
@@ -95,13 +98,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     drop(progress);
     let series = monitors.iter().zip(&boots);
+    let mut series: Vec<_> = series
+        .map(|(monitor, (boots, memory))| series_of(monitor.name(), boots, *memory))
+        .collect();
+    for clock in RELATED {
+        relate(&mut series, clock);
+    }
     let figures = Figures {
         benchmark: "boot".into(),
         host: Host::look(),
         settings: choice.settings(&bundle),
-        series: series
-            .map(|(monitor, (boots, memory))| series_of(monitor.name(), boots, *memory))
-            .collect(),
+        series,
     };
     println!("{}", figures.host);
     println!(
@@ -146,11 +153,12 @@ fn series_of(name: &str, boots: &[Boot], memory: u64) -> Series {
 /// Two tables: when what began, and what it cost.
 fn table(figures: &Figures) -> String {
     const NAME: usize = 18;
+    let first = figures.series.first().map_or("", |series| &series.name);
     let mut text = format!("{:NAME$}{:>5}", "", "runs");
     for clock in CLOCKS {
         text += &format!("{clock:>17}");
     }
-    text += &format!("{:>20}\n", "command: spread");
+    text += &format!("{:>20}{:>20}\n", "command: spread", ratio("command", first));
     for series in &figures.series {
         let command = series.summary("command");
         text += &format!("{:NAME$}{:>5}", series.name, command.map_or(0, |c| c.runs));
@@ -161,14 +169,20 @@ fn table(figures: &Figures) -> String {
             };
         }
         let spread = command.map(|c| format!("{:.1}-{:.1}", c.min, c.max));
-        text += &format!("{:>20}\n", spread.unwrap_or_default());
+        let multiple = series.summary(&ratio("command", first));
+        let multiple = multiple.map(|m| format!("{:.2}", m.median));
+        text += &format!(
+            "{:>20}{:>20}\n",
+            spread.unwrap_or_default(),
+            multiple.unwrap_or_default()
+        );
     }
     text += "\n";
     for series in &figures.series {
         let costs = series
             .metrics
             .iter()
-            .filter(|m| !CLOCKS.contains(&&*m.name));
+            .filter(|m| m.unit != TIMES && !CLOCKS.contains(&&*m.name));
         let costs = costs.map(|metric| {
             let text = format!(
                 "{} {:.0} {}",

@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::host::Host;
 use crate::stats::Summary;
 
+/// The unit of multiples.
+pub(crate) const TIMES: &str = "x";
+
 /// What one run of a benchmark found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figures {
@@ -32,7 +35,7 @@ pub(crate) struct Series {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Metric {
     pub(crate) name: String,
-    /// "ms", "KiB", or nothing for counts.
+    /// "ms", "KiB", [`TIMES`], or nothing for counts.
     pub(crate) unit: String,
     pub(crate) summary: Summary,
     /// Of every run, in their order.
@@ -56,6 +59,31 @@ impl Figures {
     }
 }
 
+/// Adds to each series but the first its `metric` as a multiple of the first's in the same
+/// round: what holds both of them up in a round falls out of it.
+pub(crate) fn relate(series: &mut [Series], metric: &str) {
+    let Some((first, others)) = series.split_first_mut() else {
+        return;
+    };
+    let Some(base) = first.metric(metric) else {
+        return;
+    };
+    for other in others {
+        let Some(values) = other.metric(metric).map(|m| &m.values) else {
+            continue;
+        };
+        let pairs = values.iter().zip(&base.values);
+        let ratios = pairs.filter(|(_, base)| **base > 0.0).map(|(v, b)| v / b);
+        let ratios = ratios.collect();
+        other.add(ratio(metric, &first.name), TIMES, ratios);
+    }
+}
+
+/// The name of the metric that [`relate`] makes of `metric`, in relation to the series `first`.
+pub(crate) fn ratio(metric: &str, first: &str) -> String {
+    format!("{metric} / {first}")
+}
+
 impl Series {
     pub(crate) fn new(name: impl Into<String>) -> Self {
         Self {
@@ -77,7 +105,37 @@ impl Series {
     }
 
     pub(crate) fn summary(&self, metric: &str) -> Option<Summary> {
-        let found = self.metrics.iter().find(|m| m.name == metric);
-        found.map(|metric| metric.summary)
+        self.metric(metric).map(|metric| metric.summary)
+    }
+
+    fn metric(&self, name: &str) -> Option<&Metric> {
+        self.metrics.iter().find(|metric| metric.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn multiples_are_of_the_same_round() {
+        let mut series: Vec<_> = [vec![10.0, 100.0, 0.0], vec![20.0, 300.0, 5.0]]
+            .into_iter()
+            .zip(["a", "b"])
+            .map(|(values, name)| {
+                let mut series = Series::new(name);
+                series.add("time", "ms", values);
+                series
+            })
+            .collect();
+        relate(&mut series, "time");
+        relate(&mut series, "none");
+        assert_eq!(series[0].metrics.len(), 1);
+        let found = series[1].metric(&ratio("time", "a")).unwrap();
+        assert_eq!(
+            (found.unit.as_str(), &found.values[..]),
+            ("x", &[2.0, 3.0][..])
+        );
+        relate(&mut [], "time");
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
-use crate::figures::{Figures, Series};
+use crate::figures::{Figures, Series, relate};
 use crate::host::Host;
 use crate::monitor::{self, Guest};
 use crate::progress::Progress;
@@ -96,12 +96,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 runs.push(run.with_context(|| monitor.name())?);
             }
         }
+        let of_size = series.len();
         for (monitor, runs) in monitors.iter().zip(&runs) {
             progress.step(&format!("memory of {}", monitor.name()));
             let memory = idle_memory(monitor.as_ref(), &guest(&sleeping, memory_mib))
                 .with_context(|| monitor.name())?;
             let name = format!("{}, {memory_mib} MiB", monitor.name());
             series.push(series_of(name, runs, memory / 1024));
+        }
+        for metric in ["gone", "CPU"] {
+            relate(&mut series[of_size..], metric);
         }
     }
     drop(progress);
@@ -162,11 +166,15 @@ fn table(figures: &Figures) -> String {
     for series in &figures.series {
         let phases = PHASES.iter().filter_map(|phase| {
             let at = series.summary(phase)?.median;
-            Some(format!("{phase} {at:.1}"))
+            Some(format!("{phase} {at:.1}, "))
         });
-        let phases: Vec<_> = phases.collect();
-        if !phases.is_empty() {
-            text += &format!("{}: {}\n", series.name, phases.join(", "));
+        let phases: String = phases.collect();
+        let gone = series.summary("gone").filter(|_| !phases.is_empty());
+        if let Some(gone) = gone {
+            text += &format!(
+                "{}: start 0, {phases}gone {:.1}\n",
+                series.name, gone.median
+            );
         }
     }
     text

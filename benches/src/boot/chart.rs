@@ -72,12 +72,12 @@ pub(super) fn svg(figures: &Figures) -> String {
         );
         x += 125.0;
     }
-    text(
-        &mut legend,
-        (LEFT, 20.0),
-        "start",
-        "From the start of the monitor, medians",
-    );
+    let runs = figures.series.iter().flat_map(|series| &series.metrics);
+    let runs = runs.map(|metric| metric.summary.runs).max().unwrap_or(0);
+    let what = figures.settings["kernel"].as_str().unwrap_or_default();
+    let title =
+        format!("{what}: milliseconds from the start of the monitor, medians of {runs} boots");
+    text(&mut legend, (LEFT, 20.0), "start", &title);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          font-family=\"sans-serif\" font-size=\"13\">\n\
@@ -106,7 +106,7 @@ mod tests {
         let figures = Figures {
             benchmark: "boot".into(),
             host: Host::look(),
-            settings: serde_json::Value::Null,
+            settings: serde_json::json!({ "kernel": "debian 6" }),
             series: vec![series],
         };
         let svg = svg(&figures);
@@ -119,5 +119,6 @@ mod tests {
             "{svg}"
         );
         assert!(svg.contains("100 ms</text>"), "{svg}");
+        assert!(svg.contains("debian 6: milliseconds"), "{svg}");
     }
 }

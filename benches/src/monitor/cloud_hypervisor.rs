@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::PipeWriter;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -64,7 +64,8 @@ impl Monitor for CloudHypervisor {
             value.push(share);
             command.arg("--fs").arg(value);
         }
-        command.stdout(serial);
+        // It warns in each run of kernels without core scheduling.
+        command.stdout(serial).stderr(Stdio::null());
         Started::spawn(command)
     }
 }

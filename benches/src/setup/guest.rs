@@ -16,15 +16,21 @@ const KEYBOARD: u16 = 0x64;
 const RESET: u8 = 0xfe;
 
 /// A guest that says it runs and then ends its machine: by our power registers, which are
-/// Cloud Hypervisor's too, by the keyboard controller, and at last by a triple fault, since
-/// nobody has made an interrupt table.
+/// Cloud Hypervisor's too, else by the keyboard controller, and where there is none by a triple
+/// fault, since nobody has made an interrupt table. It sleeps after a reset that takes a moment:
+/// a fault would be an error then.
 pub(super) fn ending() -> Vec<u8> {
     const SLEEP_ENABLE: u8 = 1 << 5;
     let power_off = SLP_TYP_S5 << 2 | SLEEP_ENABLE;
     let mut code = Vec::new();
     code.extend(out(BOOT_MARK_PORT, MARK));
     code.extend(out(layout::POWER.start, power_off));
-    code.extend(out(KEYBOARD, RESET));
+    code.extend(in_al(KEYBOARD));
+    code.extend(CMP_AL_FF);
+    let mut reset = out(KEYBOARD, RESET).to_vec();
+    reset.extend(HLT_AND_BACK);
+    code.extend([JE, u8::try_from(reset.len()).expect("it is short")]);
+    code.extend(reset);
     code.extend(UD2);
     elf(&code)
 }
@@ -37,6 +43,10 @@ pub(super) fn sleeping() -> Vec<u8> {
 }
 
 const UD2: [u8; 2] = [0x0f, 0x0b];
+/// `cmp al, 0xff`: what is read where nothing answers.
+const CMP_AL_FF: [u8; 2] = [0x3c, 0xff];
+/// `je`, before the distance.
+const JE: u8 = 0x74;
 /// `hlt`, and a jump to it.
 const HLT_AND_BACK: [u8; 3] = [0xf4, 0xeb, 0xfd];
 
@@ -44,6 +54,12 @@ const HLT_AND_BACK: [u8; 3] = [0xf4, 0xeb, 0xfd];
 fn out(port: u16, value: u8) -> [u8; 7] {
     let [low, high] = port.to_le_bytes();
     [0x66, 0xba, low, high, 0xb0, value, 0xee]
+}
+
+/// `mov dx, port; in al, dx`.
+fn in_al(port: u16) -> [u8; 5] {
+    let [low, high] = port.to_le_bytes();
+    [0x66, 0xba, low, high, 0xec]
 }
 
 /// An ELF file (ELF specification, "ELF Header", "Program Header") of one segment with `code`,
