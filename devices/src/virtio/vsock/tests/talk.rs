@@ -129,7 +129,11 @@ fn the_guest_reaches_who_listens_at_a_port_of_the_host() {
     socket.write_all(b"answer").unwrap();
     drop(socket);
     assert_eq!(guest.expect(op::RW, ports).payload, b"answer");
-    let end = guest.expect(op::SHUTDOWN, ports);
+    let mut end = guest.expect(op::SHUTDOWN, ports);
+    // A process that another test has forked may have kept the socket open until now.
+    if end.header.flags == shutdown::SEND {
+        end = guest.expect(op::SHUTDOWN, ports);
+    }
     assert_eq!(end.header.flags, shutdown::BOTH);
     guest.send(&header(op::RST, ports), b"");
     guest.expect_silence();
