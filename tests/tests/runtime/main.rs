@@ -1,6 +1,7 @@
 //! Containers made by runcvm-runtime, without docker: what the shim does with it.
 
 mod disks;
+mod kernels;
 mod networks;
 mod options;
 mod verbs;
@@ -12,7 +13,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use runcvm_tests::{Bundle, Case, Rootfs, RunningContainer, home, scratch};
+use runcvm_tests::{Bundle, Case, Rootfs, RunningContainer, scratch};
 
 /// A container whose workload runs until its stdin ends.
 fn start(bundle: impl FnOnce(Bundle) -> Bundle) -> RunningContainer {
@@ -228,58 +229,6 @@ fn volumes_are_the_hosts_and_nothing_else_is() {
         let refused = beside(&container, &format!("touch {path} 2>&1 || true"));
         assert!(refused.contains("Read-only"), "{path}: {refused}");
     }
-}
-
-/// Copies Debian's kernel to `root` as Debian does, with the modules that a machine needs at
-/// boot.
-fn install_kernel(root: &Path) {
-    const MODULES: &str = "virtiofs vmw_vsock_virtio_transport virtio_pci virtio_console \
-                           virtio_rng virtio_mmio virtio_net virtio_blk ext4 crc32c_generic \
-                           crc32c_intel";
-    let kernel = home().join("kernels/debian/latest");
-    fs::copy(kernel.join("vmlinux"), root.join("vmlinuz")).unwrap();
-    let trees = kernel.join("modules/lib/modules");
-    let tree = trees.read_dir().unwrap().next().unwrap().unwrap().path();
-    let target = root.join("usr/lib/modules").join(tree.file_name().unwrap());
-    let copy = |path: &str| {
-        fs::create_dir_all(target.join(path).parent().unwrap()).unwrap();
-        fs::copy(tree.join(path), target.join(path)).unwrap();
-    };
-    copy("modules.dep");
-    copy("modules.builtin");
-    let index = fs::read_to_string(tree.join("modules.dep")).unwrap();
-    for (path, needed) in index.lines().filter_map(|line| line.split_once(':')) {
-        let name = path.rsplit('/').next().unwrap().split('.').next().unwrap();
-        let name = name.replace('-', "_");
-        if MODULES.split_whitespace().any(|module| module == name) {
-            copy(path);
-            needed.split_whitespace().for_each(copy);
-        }
-    }
-}
-
-#[test]
-fn a_kernel_of_the_image_boots_with_its_own_modules() {
-    let rootfs = Rootfs::private();
-    install_kernel(rootfs.path());
-    // Ours would be mounted there.
-    let script = "cd /lib/modules/$(uname -r); findmnt -rno TARGET -T .; ls modules.dep";
-    let bundle = Bundle::over(&Case::sh(script), &rootfs);
-    let output = bundle.run().succeeded();
-    assert_eq!(output.err(), "");
-    assert_eq!(output.out(), "/\nmodules.dep\n");
-    // It is unpacked once.
-    assert_eq!(bundle.run().succeeded().out(), "/\nmodules.dep\n");
-
-    fs::write(rootfs.path().join("vmlinuz"), "damaged").unwrap();
-    let output = bundle.run().succeeded();
-    assert!(
-        output.out().starts_with("/usr/lib/modules/"),
-        "{}",
-        output.out()
-    );
-    let warning = "warning: the kernel of the image is not used: the kernel /vmlinuz does not say";
-    assert!(output.err().contains(warning), "{}", output.err());
 }
 
 #[test]
