@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
@@ -81,10 +81,10 @@ pub(crate) fn exec(runtime: &Path, args: &[OsString]) -> Result<Infallible> {
     Err(error).with_context(|| format!("{} could not be executed", runtime.display()))
 }
 
-/// Runs `runtime` with `args` to its end.
-pub(crate) fn run(runtime: &Path, args: &[OsString]) -> Result<ExitStatus> {
+/// Starts `runtime` with `args`.
+pub(crate) fn start(runtime: &Path, args: &[OsString]) -> Result<Child> {
     command(runtime, args)
-        .status()
+        .spawn()
         .with_context(|| format!("{} could not be executed", runtime.display()))
 }
 

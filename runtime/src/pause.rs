@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::Value;
@@ -20,20 +20,14 @@ use crate::delegate;
 /// kernel's threads.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The file of a group that freezes and thaws it.
-const FREEZE: &str = "cgroup.freeze";
-
 /// What the names of those threads begin with, as far as all kernels show them.
 const HELPER: &str = "kvm-nx-lpage-re";
 
 /// `PF_KTHREAD` of linux/sched.h: a thread of the kernel's.
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
-/// How long the runtime waits for a group to freeze.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Freezes the container's group, takes KVM's threads out of it, and has `runtime` pause what is
-/// frozen already: a machine that is being made while it is looked for could not be found.
+/// Has `runtime` pause the container, and takes KVM's threads out of its group until it has: one
+/// may be made just before all that could make one is frozen.
 pub(crate) fn pause(
     runtime: &Path,
     globals: &[OsString],
@@ -45,12 +39,15 @@ pub(crate) fn pause(
     let Some(group) = state.as_ref().and_then(group_of_running) else {
         return delegate::exec(runtime, args);
     };
-    // If it fails, the runtime says that it could not freeze the group.
-    let _ = freeze(&group);
-    let status = delegate::run(runtime, args)?;
-    if !status.success() {
-        let _ = fs::write(group.join(FREEZE), "0");
-    }
+    let mut pausing = delegate::start(runtime, args)?;
+    let status = loop {
+        // If it fails, the runtime says that it could not freeze the group.
+        let _ = release(&group);
+        if let Some(status) = pausing.try_wait()? {
+            break status;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
     exit(status.code().unwrap_or(1))
 }
 
@@ -60,21 +57,6 @@ fn group_of_running(state: &Value) -> Option<PathBuf> {
         return None;
     }
     group_of(state.get("pid")?.as_u64()?)
-}
-
-/// Freezes a group and waits until it is frozen.
-fn freeze(group: &Path) -> io::Result<()> {
-    fs::write(group.join(FREEZE), "1")?;
-    let begin = Instant::now();
-    let frozen = || -> io::Result<bool> {
-        let events = fs::read_to_string(group.join("cgroup.events"))?;
-        Ok(events.lines().any(|line| line == "frozen 1"))
-    };
-    while !frozen()? && begin.elapsed() < PATIENCE {
-        release(group)?;
-        thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
 }
 
 /// The directory of the control group of version 2 that a process is in.
