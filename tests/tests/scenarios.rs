@@ -26,7 +26,7 @@ fn passes_alone(name: &str, script: &str) -> String {
 #[track_caller]
 fn run(name: &str, script: &str) -> String {
     let output = Script::new(name, script)
-        .timeout(Duration::from_secs(600))
+        .timeout(Duration::from_secs(1200))
         .run(Runtime::Runcvm);
     assert_eq!(output.status, 0, "{}{}", output.out(), output.err());
     output.out()
