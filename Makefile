@@ -12,6 +12,8 @@ SCRIPTS := install .ci/run $(addprefix packaging/,check dist place setup deb/pos
 # One suite of tests/tests, and only its tests whose names contain this.
 SUITE ?= *
 TEST ?=
+# Suites of `make test`: all that need no docker.
+PLAIN := boot errors exec files hundred machine network parity runtime teardown
 # Seconds that a suite may take in the lab, boot included.
 SUITE_TIMEOUT ?= 1500
 # Cases of each property test.
@@ -35,7 +37,9 @@ build: setup ## build the release binaries and fetch a kernel
 demo: build ## boot a small Debian and look around in it
 	tests/demo/run
 
-test: unit e2e ## the unit tests, and all suites; half an hour to an hour without hardware KVM
+test: unit build ## the unit tests, and all suites that need no docker
+	tests/rootfs/build
+	SUITE_TIMEOUT=$(SUITE_TIMEOUT) tests/run '$(PLAIN)'
 
 unit: setup ## the tests that need neither root nor KVM
 	cargo test --workspace --exclude runcvm-tests
