@@ -42,7 +42,7 @@ pub(crate) fn pause(
     let mut pausing = delegate::start(runtime, args)?;
     let status = loop {
         // If it fails, the runtime says that it could not freeze the group.
-        let _ = release(&group);
+        let _ = release(&group).and_then(|moved| if moved { freeze_anew(&group) } else { Ok(()) });
         if let Some(status) = pausing.try_wait()? {
             break status;
         }
@@ -66,15 +66,28 @@ fn group_of(pid: u64) -> Option<PathBuf> {
     Some(Path::new(CGROUPS).join(path))
 }
 
-/// Moves KVM's threads from `group` to the root of all groups.
-fn release(group: &Path) -> io::Result<()> {
+/// Has the kernel look again whether all of `group` is frozen, if it is to be: a thread of the
+/// kernel's that leaves the group is no reason for it to look.
+fn freeze_anew(group: &Path) -> io::Result<()> {
+    let file = group.join("cgroup.freeze");
+    if fs::read(&file)?.starts_with(b"1") {
+        fs::write(&file, "0")?;
+        fs::write(&file, "1")?;
+    }
+    Ok(())
+}
+
+/// Moves KVM's threads from `group` to the root of all groups, and says whether there were any.
+fn release(group: &Path) -> io::Result<bool> {
+    let mut moved = false;
     for pid in fs::read_to_string(group.join("cgroup.procs"))?.split_whitespace() {
         let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
         if is_helper(&String::from_utf8_lossy(&stat)) {
             fs::write(Path::new(CGROUPS).join("cgroup.procs"), pid)?;
+            moved = true;
         }
     }
-    Ok(())
+    Ok(moved)
 }
 
 /// `stat` (proc_pid_stat(5)) is of one of KVM's threads. A process can have its name, but not
